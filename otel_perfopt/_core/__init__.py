@@ -1,0 +1,1 @@
+"""Pure state machines: no clock, lock, thread, loop, I/O or telemetry."""

@@ -1,0 +1,197 @@
+"""Eviction policies: which entry goes when room is needed.
+
+S3-FIFO after Yang et al., "FIFO queues are all you need for cache eviction" (SOSP 2023), and LRU. Both take constant time
+per step, and a hit on S3-FIFO changes nothing but a small counter of the entry. A policy does not know its capacity: the
+store asks for a victim when it is over a limit.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any, Protocol
+
+__all__ = ("POLICIES", "Entry", "Lru", "Policy", "S3Fifo", "make_policy")
+
+MAX_FREQUENCY = 3
+
+
+class Entry:
+    """One cached value.
+
+    Attributes:
+        key: the key.
+        value: the value; never replaced, a new value is a new entry.
+        expires: when it stops being fresh, on the store's clock; minus infinity makes it stale at once.
+        frequency: hits since it was last moved, at most 3; for S3-FIFO.
+        weight: its share of ``max_weight``, and of the policy's queues.
+        group: the set of entries that become stale together, or None.
+    """
+
+    __slots__ = ("expires", "frequency", "group", "key", "queue", "serial", "value", "weight")
+
+    def __init__(self, key: Hashable, value: Any, expires: float, weight: float = 1.0, group: "set[Entry] | None" = None) -> None:
+        self.key = key
+        self.value = value
+        self.expires = expires
+        self.frequency = 0
+        self.weight = weight
+        self.group = group
+        self.queue: _Queue | None = None
+        self.serial = 0
+
+
+class Policy(Protocol):
+    """What the store asks of a policy."""
+
+    def add(self, entry: Entry, key_hash: int) -> None:
+        """Take a new entry; `key_hash` recognises a key that was evicted not long ago."""
+
+    def touch(self, entry: Entry) -> None:
+        """Note a hit; may be called for an entry that has just left."""
+
+    def discard(self, entry: Entry) -> None:
+        """Forget an entry."""
+
+    def evict(self) -> Entry:
+        """Choose an entry and forget it; the policy must not be empty."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+    def __len__(self) -> int: ...
+
+
+class _Queue:
+    """Entries in order, with their total weight."""
+
+    __slots__ = ("entries", "weight")
+
+    def __init__(self) -> None:
+        self.entries: OrderedDict[Entry, None] = OrderedDict()
+        self.weight = 0.0
+
+    def push(self, entry: Entry) -> None:
+        self.entries[entry] = None
+        self.weight += entry.weight
+        entry.queue = self
+
+    def pop(self) -> Entry:
+        entry, _ = self.entries.popitem(last=False)
+        self.weight -= entry.weight
+        entry.queue = None
+        return entry
+
+    def remove(self, entry: Entry) -> None:
+        del self.entries[entry]
+        self.weight -= entry.weight
+        entry.queue = None
+
+
+class S3Fifo:
+    """A small queue for newcomers, a main queue for what was asked for again, and the ghosts of what left the small one.
+
+    One-hit wonders leave through the small queue without pushing out what is popular. The small queue holds a tenth of the
+    weight; an entry with two hits there moves to the main queue, and so does a newcomer whose ghost is remembered.
+    """
+
+    SMALL_SHARE = 0.1
+    PROMOTE_AT = 2
+
+    def __init__(self) -> None:
+        self._small = _Queue()
+        self._main = _Queue()
+        self._ghosts: OrderedDict[int, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._small.entries) + len(self._main.entries)
+
+    def add(self, entry: Entry, key_hash: int) -> None:
+        """Take a new entry, into the main queue if it left not long ago."""
+        returning = self._ghosts.pop(key_hash, self) is None
+        (self._main if returning else self._small).push(entry)
+
+    def touch(self, entry: Entry) -> None:
+        """Note a hit."""
+        if entry.frequency < MAX_FREQUENCY:
+            entry.frequency += 1
+
+    def discard(self, entry: Entry) -> None:
+        """Forget an entry, and leave no ghost."""
+        if entry.queue is not None:
+            entry.queue.remove(entry)
+
+    def evict(self) -> Entry:
+        """Choose the victim: the oldest newcomer without two hits, or the oldest of the main queue without any left."""
+        small, main = self._small, self._main
+        while True:
+            if small.entries and (not main.entries or main.weight <= (1 - self.SMALL_SHARE) * (small.weight + main.weight)):
+                entry = small.pop()
+                if entry.frequency < self.PROMOTE_AT:
+                    self._remember(entry)
+                    return entry
+                entry.frequency = 0
+                main.push(entry)
+            else:
+                entry = main.pop()
+                if entry.frequency == 0:
+                    return entry
+                entry.frequency -= 1
+                main.push(entry)
+
+    def clear(self) -> None:
+        """Forget everything, ghosts included."""
+        self.__init__()  # type: ignore[misc]
+
+    def _remember(self, entry: Entry) -> None:
+        # Hashes instead of keys: a collision only misjudges a newcomer, and keys of evicted entries are let go.
+        self._ghosts[hash(entry.key)] = None
+        while len(self._ghosts) > max(1, int((1 - self.SMALL_SHARE) * len(self))):
+            self._ghosts.popitem(last=False)
+
+
+class Lru:
+    """The least recently used entry goes first."""
+
+    def __init__(self) -> None:
+        self._queue = _Queue()
+
+    def __len__(self) -> int:
+        return len(self._queue.entries)
+
+    def add(self, entry: Entry, key_hash: int) -> None:  # noqa: ARG002 - LRU keeps no ghosts
+        """Take a new entry as the most recently used."""
+        self._queue.push(entry)
+
+    def touch(self, entry: Entry) -> None:
+        """Make the entry the most recently used."""
+        try:
+            self._queue.entries.move_to_end(entry)
+        except KeyError:
+            pass  # it left between the caller's look-up and now
+
+    def discard(self, entry: Entry) -> None:
+        """Forget an entry."""
+        if entry.queue is not None:
+            entry.queue.remove(entry)
+
+    def evict(self) -> Entry:
+        """Return the least recently used entry."""
+        return self._queue.pop()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._queue = _Queue()
+
+
+POLICIES: dict[str, type[S3Fifo] | type[Lru]] = {"s3fifo": S3Fifo, "lru": Lru}
+
+
+def make_policy(name: str) -> Policy:
+    """Return a new policy by its name.
+
+    Raises:
+        ValueError: no policy has this name.
+    """
+    try:
+        return POLICIES[name]()
+    except (KeyError, TypeError):
+        raise ValueError(f"policy={name!r} is not known: choose one of {', '.join(map(repr, POLICIES))}") from None

@@ -1,0 +1,7 @@
+"""Caches: look-ups, loads, and the decorator."""
+
+from otel_perfopt.cache.cache import Cache, get_cache
+from otel_perfopt.cache.cached import cached
+from otel_perfopt.cache.stats import CacheStats
+
+__all__ = ("Cache", "CacheStats", "cached", "get_cache")

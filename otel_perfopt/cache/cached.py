@@ -1,0 +1,153 @@
+"""The decorator: a function that remembers what it returned."""
+
+import inspect
+import reprlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from otel_perfopt.cache.cache import Cache
+from otel_perfopt.cache.loading import Request
+from otel_perfopt.cache.memory import UNSET
+from otel_perfopt.cache.template import make_function
+from otel_perfopt.errors import ConfigurationError
+from otel_perfopt.registry import Place
+
+__all__ = ("cached",)
+
+
+def cached(
+    function: Any = None,
+    /,
+    *,
+    cache: Cache | None = None,
+    key: Callable[..., Any] | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Any:
+    """Keep what a function returns, by its arguments.
+
+    For functions, coroutine functions and methods. Calls at the same time with the same arguments share one call of the
+    function, whichever thread or event loop they come from. ``f(1)`` and ``f(x=1)`` are one entry. A method keeps the entries
+    of each instance until the instance is gone, and keeps no instance alive; a function in a class body is a method if its
+    first parameter is called ``self`` or ``cls``. The decorated function has two attributes more: ``cache``, and
+    ``invalidate``, which takes the arguments of the function (for a method: ``Class.method.invalidate(obj, ...)``).
+
+    Args:
+        function: the function, when the decorator is used without parentheses.
+        cache: an existing cache to keep the values in; the keys then begin with the name of the function.
+        key: takes the arguments and returns the key, for arguments that are not hashable or do not matter.
+        name: the name of the cache; the module and the qualified name of the function by default.
+        options: ``max_size``, ``ttl``, ``policy``, ``max_weight``, ``weigher`` and ``clock``, as `Cache` has them.
+
+    Raises:
+        TypeError: it is no function, or one that yields.
+        ConfigurationError: an option has a value that cannot work.
+
+    >>> @cached(ttl="5m", max_size=100)
+    ... def square(number):
+    ...     print("computing")
+    ...     return number * number
+    >>> square(3), square(number=3)
+    computing
+    (9, 9)
+    >>> square.invalidate(3), square.cache.stats().hit_rate
+    (True, 0.5)
+    """
+    if function is None:
+        return partial(cached, cache=cache, key=key, name=name, **options)
+    if isinstance(function, classmethod | staticmethod):
+        inner = _decorate(function.__func__, cache, key, name, options, is_method=isinstance(function, classmethod))
+        return type(function)(inner)
+    return _decorate(function, cache, key, name, options, is_method=_is_method(function))
+
+
+def _decorate(
+    function: Callable[..., Any],
+    cache: Cache | None,
+    key: Callable[..., Any] | None,
+    name: str | None,
+    options: dict[str, Any],
+    *,
+    is_method: bool,
+) -> Any:
+    _check(function)
+    label = f"{function.__module__}.{function.__qualname__}"
+    shared = cache is not None
+    if cache is None:
+        cache = Cache(name or label, _place=Place(label), **options)
+    elif name is not None or options:
+        given = [f"{option}=" for option in (*(["name"] if name is not None else []), *options)]
+        raise ConfigurationError(f"{', '.join(given)} has no effect beside cache=, which brings its own options")
+    call, key_of = make_function(
+        function,
+        is_method=is_method,
+        shared=shared,
+        key=key,
+        policy=cache.policy,
+        helpers={
+            "find": cache._store.entries.get,
+            "clock": cache.clock,
+            "counts": cache._counts,
+            "touch": cache._store.policy.touch,
+            "miss": _miss_async(cache) if inspect.iscoroutinefunction(function) else _miss(cache),
+            "explain": partial(_explain, label),
+        },
+    )
+
+    def invalidate(*args: Any, **kwargs: Any) -> bool:
+        if is_method:
+            _check_instance(function, args)
+        return cache.delete(key_of(*args, **kwargs))
+
+    call.cache = cache  # type: ignore[attr-defined]
+    call.invalidate = invalidate  # type: ignore[attr-defined]
+    return call
+
+
+def _miss(cache: Cache) -> Callable[[Any, object, Callable[[], Any]], Any]:
+    return lambda key, owner, loader: cache._get_or_load(Request(key, loader, UNSET, owner))
+
+
+def _miss_async(cache: Cache) -> Callable[[Any, object, Callable[[], Any]], Any]:
+    return lambda key, owner, loader: cache._get_or_load_async(Request(key, loader, UNSET, owner))
+
+
+def _check(function: Any) -> None:
+    if not callable(function):
+        raise TypeError(f"@cached decorates a function, not {function!r}; options are keywords, as in @cached(ttl='5m')")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"@cached cannot keep what {function.__qualname__}() yields: a generator can be read only once. "
+            f"Return a list or a tuple instead"
+        )
+
+
+def _is_method(function: Callable[..., Any]) -> bool:
+    """Whether `function` is written in a class body and takes its instance or class first."""
+    scope, _, _ = getattr(function, "__qualname__", "").rpartition(".")
+    if not scope or scope.endswith("<locals>"):
+        return False
+    return next(iter(inspect.signature(function).parameters), None) in ("self", "cls")
+
+
+def _check_instance(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    name = function.__name__
+    # The name of a private attribute is mangled and cannot be looked up by it.
+    if not args or not (name.startswith("__") or hasattr(args[0], name)):
+        given = f"not {args[0]!r}" if args else "which is missing"
+        owner = function.__qualname__.rpartition(".")[0]
+        raise TypeError(f"the first argument of {owner}.{name}.invalidate() is the instance, {given}")
+
+
+def _explain(label: str, error: TypeError, values: dict[str, Any]) -> TypeError:
+    """Return the error to raise when the key of a call has no hash: it names the argument."""
+    for name, value in values.items():
+        try:
+            hash(value)
+        except TypeError:
+            return TypeError(
+                f"{label}() cannot be cached by its argument {name}={reprlib.repr(value)}, which is not hashable: pass a "
+                f"hashable value, or @cached(key=...) with a function that makes a key of the arguments"
+            )
+    return error

@@ -1,0 +1,168 @@
+"""The memory tier of a cache: a store behind one lock, with its clock, its limits and its counts."""
+
+import math
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Iterable
+from enum import Enum
+from numbers import Real
+from typing import Any, Final
+
+from otel_perfopt._core.policies import Entry
+from otel_perfopt._core.store import Evicted, Store
+from otel_perfopt.cache.owners import Owners
+from otel_perfopt.cache.sizing import SAMPLE, estimate
+from otel_perfopt.durations import Duration, to_seconds
+from otel_perfopt.errors import ConfigurationError
+from otel_perfopt.telemetry import instruments, names
+from otel_perfopt.telemetry.caches import CACHES, CacheCounts
+from otel_perfopt.telemetry.family import Gauges
+
+__all__ = ("UNSET", "MemoryTier", "Unset", "Weigher")
+
+Weigher = Callable[[Any, Any], float]
+
+
+class Unset(Enum):
+    """Stands for an argument that was not given, where None has a meaning."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+UNSET: Final = Unset.UNSET
+
+_GAUGES: Gauges = {
+    names.CACHE_ENTRY_COUNT: len,
+    names.CACHE_ENTRY_LIMIT: lambda tier: tier.max_size,
+    names.CACHE_SIZE: lambda tier: tier.memory_usage(),
+}
+
+
+class MemoryTier:
+    """Entries in memory, and everything about them that needs no loader.
+
+    Args: see `Cache`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_size: int | None,
+        ttl: Duration | None,
+        policy: str,
+        max_weight: float | None,
+        weigher: Weigher | None,
+        clock: Callable[[], float],
+        gauges: Gauges,
+    ) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigurationError(f"name={name!r}: a cache needs a name, such as 'users'; its metrics carry it")
+        self.name = name
+        self.max_size = _checked_size(max_size)
+        self.max_weight = _checked_weight(max_weight, weigher)
+        self.ttl = self._seconds(ttl)
+        self.policy = policy
+        self.clock = clock
+        self._weigher = weigher
+        # Reentrant: a collection of garbage under the lock may run a finalizer that uses this cache.
+        self._lock = threading.RLock()
+        self._store = Store(policy, max_size=self.max_size, max_weight=self.max_weight)
+        self._owners = Owners()
+        self._counts: CacheCounts = CACHES.join(name, self, {**_GAUGES, **gauges})
+        _live.add(self)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether a fresh value is in memory; counts as no request."""
+        return self._fresh(key) is not None
+
+    def memory_usage(self) -> int:
+        """Return the estimated bytes of all keys and values."""
+        with self._lock:
+            sample, count = self._store.sample(SAMPLE), len(self._store)
+        return estimate(sample, count)
+
+    def _fresh(self, key: Hashable) -> Entry | None:
+        entry = self._store.entries.get(key)
+        return entry if entry is not None and entry.expires > self.clock() else None
+
+    def _hit(self, entry: Entry) -> Any:
+        self._counts.hits += 1
+        self._store.policy.touch(entry)
+        return entry.value
+
+    def _entry(self, key: Hashable, value: Any, ttl: Duration | Unset | None, group: set[Entry] | None = None) -> Entry:
+        """Make an entry; weighs the value, which is user code, so that no lock may be held."""
+        seconds = self.ttl if ttl is UNSET else self._seconds(ttl)
+        expires = math.inf if seconds is None else self.clock() + seconds
+        weight = 1.0 if self._weigher is None else _checked_share(self._weigher(key, value), key)
+        return Entry(key, value, expires, weight, group)
+
+    def _put(self, entry: Entry) -> object:
+        """Store an entry under the lock; the caller drops what it returns after releasing it."""
+        dead = self._owners.take_dead()
+        for orphan in dead:
+            self._store.discard_entry(orphan)
+        replaced, evicted = self._store.put(entry, self.clock())
+        self._count(evicted)
+        return dead, replaced, evicted
+
+    def _count(self, evicted: Iterable[Evicted]) -> None:
+        counts = self._counts
+        for _, reason in evicted:
+            if reason == "capacity":
+                counts.evicted_capacity += 1
+            elif reason == "weight":
+                counts.evicted_weight += 1
+            else:
+                counts.evicted_expired += 1
+
+    @staticmethod
+    def _seconds(ttl: Duration | None) -> float | None:
+        return None if ttl is None else to_seconds(ttl, option="ttl")
+
+    def _reset_after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._store.rebuild()
+
+
+def _checked_size(max_size: int | None) -> int | None:
+    if max_size is not None and (not isinstance(max_size, int) or isinstance(max_size, bool) or max_size < 0):
+        raise ConfigurationError(f"max_size={max_size!r} must be a count of entries, 0 to keep nothing, or None for no limit")
+    return max_size
+
+
+def _checked_weight(max_weight: float | None, weigher: Weigher | None) -> float | None:
+    if (max_weight is None) != (weigher is None):
+        given, missing = ("max_weight", "weigher") if weigher is None else ("weigher", "max_weight")
+        raise ConfigurationError(f"{given}= has no effect without {missing}=; give both or neither")
+    if max_weight is not None and not (_is_number(max_weight) and max_weight > 0):
+        raise ConfigurationError(f"max_weight={max_weight!r} must be a positive number, or None for no limit")
+    return max_weight
+
+
+def _checked_share(weight: float, key: Hashable) -> float:
+    if not (_is_number(weight) and weight >= 0):
+        raise ValueError(f"the weigher returned {weight!r} for key {key!r}: a weight is a number that is not negative")
+    return float(weight)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_live: "weakref.WeakSet[MemoryTier]" = weakref.WeakSet()
+
+
+def _reset_all_after_fork() -> None:
+    for tier in list(_live):
+        tier._reset_after_fork()
+
+
+instruments.on_fork(_reset_all_after_fork)

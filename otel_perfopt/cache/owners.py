@@ -1,0 +1,60 @@
+"""Entries of methods: kept by the identity of their instance, and gone with it.
+
+The identity of a dead object may be given to a new one, so the entries must be stale before that can happen: a weak
+reference's callback runs first, and it only writes attributes, because it may run anywhere, under any lock.
+"""
+
+import math
+import weakref
+from collections import deque
+
+from otel_perfopt._core.policies import Entry
+
+__all__ = ("Owners",)
+
+
+class Owners:
+    """The groups of entries that belong to instances."""
+
+    def __init__(self) -> None:
+        self._groups: dict[int, tuple[weakref.ref[object], set[Entry]]] = {}
+        self._dead: deque[set[Entry]] = deque()
+
+    def group(self, instance: object) -> set[Entry]:
+        """Return the entries of `instance`; call it under the lock that guards the entries.
+
+        Raises:
+            TypeError: `instance` cannot be referred to weakly.
+        """
+        found = self._groups.get(id(instance))
+        if found is not None and found[0]() is instance:
+            return found[1]
+        group: set[Entry] = set()
+        myself, identity = weakref.ref(self), id(instance)
+
+        def bury(_: object) -> None:
+            owners = myself()
+            if owners is not None:
+                _, dead = owners._groups.pop(identity)
+                for entry in list(dead):
+                    entry.expires = -math.inf
+                owners._dead.append(dead)
+
+        try:
+            reference = weakref.ref(instance, bury)
+        except TypeError:
+            kind = type(instance).__qualname__
+            raise TypeError(
+                f"a cached method keeps the entries of each {kind} until that instance is gone, which needs a weak "
+                f'reference, and {kind} allows none: add "__weakref__" to its __slots__ (for a dataclass, '
+                f"weakref_slot=True), or pass key= to @cached"
+            ) from None
+        self._groups[identity] = (reference, group)
+        return group
+
+    def take_dead(self) -> list[Entry]:
+        """Return the entries of instances that are gone since the last call."""
+        entries: list[Entry] = []
+        while self._dead:
+            entries.extend(self._dead.popleft())
+        return entries

@@ -1,0 +1,46 @@
+"""What a cache says about itself."""
+
+from dataclasses import dataclass
+
+__all__ = ("CacheStats",)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """The state of one cache at one moment.
+
+    Attributes:
+        name: its name.
+        size: entries in memory, those included that have expired and were not swept yet.
+        max_size: the most entries; None for no limit.
+        hit_count: requests answered from memory.
+        miss_count: requests that were not.
+        memory_usage: estimated bytes of keys and values.
+        weight: the sum of the weights of all entries; without a weigher, their number.
+        max_weight: the most weight; None for no limit.
+        evictions_capacity: entries that left for the number of entries.
+        evictions_weight: entries that left for their weight.
+        evictions_expired: entries that left because they had expired.
+        loads_in_flight: loads in progress.
+        load_waiters: callers that wait for a load which another caller started.
+    """
+
+    name: str
+    size: int
+    max_size: int | None
+    hit_count: int
+    miss_count: int
+    memory_usage: int
+    weight: float
+    max_weight: float | None
+    evictions_capacity: int
+    evictions_weight: int
+    evictions_expired: int
+    loads_in_flight: int
+    load_waiters: int
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of requests that were hits, from 0 to 1; 0 before the first request."""
+        requests = self.hit_count + self.miss_count
+        return self.hit_count / requests if requests else 0.0

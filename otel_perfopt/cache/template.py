@@ -1,0 +1,122 @@
+"""The function that stands in for a cached one: made from source text for its signature, as dataclasses make ``__init__``.
+
+A hit then costs one look-up, one clock reading and two increments, and ``f(1)`` and ``f(x=1)`` bind to the same parameter, hence
+to the same key, without `inspect.Signature.bind`. Measured against other ways to build it in docs/performance.md.
+"""
+
+import inspect
+import keyword
+import linecache
+from collections.abc import Callable, Mapping
+from functools import partial, update_wrapper
+from types import FunctionType
+from typing import Any, cast
+
+from otel_perfopt._core.keys import CallShape, freeze_kwargs
+
+__all__ = ("make_function",)
+
+_SOURCE = """\
+{async_}def {name}({parameters}):
+    try:
+        {p}entry = {p}find({key})
+    except TypeError as {p}error:
+        raise {p}explain({p}error, {values})
+    if {p}entry is not None and {p}entry.expires > {p}clock():
+        {touch}
+        {p}counts.hits += 1
+        return {p}entry.value
+    return {await_}{p}miss({key}, {owner}, {p}partial({p}function, {arguments}))
+
+def {p}key_of({parameters}):
+    return {key}
+"""
+_TOUCH = {
+    "s3fifo": "if {p}entry.frequency < 3: {p}entry.frequency += 1",
+    "lru": "{p}touch({p}entry)",
+}
+
+
+def make_function(
+    function: Callable[..., Any],
+    *,
+    is_method: bool,
+    shared: bool,
+    key: Callable[..., Any] | None,
+    policy: str,
+    helpers: Mapping[str, Any],
+) -> tuple[FunctionType, FunctionType]:
+    """Return a function with the signature of `function` that looks a call up, and one that returns the key of a call.
+
+    Args:
+        function: the function to stand in for.
+        is_method: whether the first parameter stands for its identity, and is passed to the helper ``miss`` as the owner.
+        shared: whether the key begins with the name of the function, because others use the same cache.
+        key: makes the key from the arguments, instead of the arguments themselves.
+        policy: how a hit is noted.
+        helpers: ``find``, ``clock``, ``counts``, ``touch``, ``miss`` and ``explain``.
+    """
+    signature = _signature(function)
+    names = signature.parameters
+    prefix = "_cached_"
+    while any(name.startswith(prefix) for name in names):
+        prefix = f"_{prefix}"
+    shape = CallShape.of(signature, freeze=f"{prefix}freeze")
+    if key is not None:
+        expression = f"{prefix}make_key({shape.arguments})"
+    else:
+        expression = shape.key(
+            first=f"{prefix}id({shape.names[0]})" if is_method else None, prefix=f"{prefix}label" if shared else None
+        )
+    is_async = inspect.iscoroutinefunction(function)
+    name = getattr(function, "__name__", "")
+    name = name if name.isidentifier() and not keyword.iskeyword(name) else "cached_call"
+    source = _SOURCE.format(
+        p=prefix,
+        name=name,
+        parameters=shape.parameters,
+        arguments=shape.arguments,
+        key=expression,
+        values=_values(signature, skip=1 if is_method else 0),
+        owner=shape.names[0] if is_method and key is None else "None",
+        touch=_TOUCH[policy].format(p=prefix),
+        async_="async " if is_async else "",
+        await_="await " if is_async else "",
+    )
+    label = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', name)}"
+    own = {"function": function, "freeze": freeze_kwargs, "id": id, "label": label, "make_key": key, "partial": partial}
+    namespace = {prefix + helper: value for helper, value in {**helpers, **own}.items()}
+    filename = f"<cached {label}>"
+    exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - the template above and names of parameters
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)  # for tracebacks
+    call, key_of = cast("FunctionType", namespace[name]), cast("FunctionType", namespace[f"{prefix}key_of"])
+    for made in (call, key_of):
+        _set_defaults(made, signature)
+    update_wrapper(call, function)
+    return call, key_of
+
+
+def _values(signature: inspect.Signature, *, skip: int) -> str:
+    """Return the source of a dict of the arguments by name, for messages."""
+    items = [
+        f"**{p.name}" if p.kind is p.VAR_KEYWORD else f"{p.name!r}: {p.name}" for p in list(signature.parameters.values())[skip:]
+    ]
+    return f"{{{', '.join(items)}}}"
+
+
+def _set_defaults(function: FunctionType, signature: inspect.Signature) -> None:
+    defaults = [p for p in signature.parameters.values() if p.default is not p.empty]
+    function.__defaults__ = tuple(p.default for p in defaults if p.kind is not p.KEYWORD_ONLY) or None
+    function.__kwdefaults__ = {p.name: p.default for p in defaults if p.kind is p.KEYWORD_ONLY} or None
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # some built-in functions have none
+        return inspect.Signature(
+            [
+                inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+                inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+            ]
+        )

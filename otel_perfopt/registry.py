@@ -1,0 +1,122 @@
+"""Names of components: one name, one meaning.
+
+A registry does not keep its objects alive. Names can be declared with a function that builds the object at its first use.
+"""
+
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType
+from typing import Generic, TypeVar
+
+from otel_perfopt.errors import UnknownName
+from otel_perfopt.telemetry import instruments
+
+__all__ = ("DuplicateNameWarning", "Place", "Registry", "calling_place")
+
+T = TypeVar("T")
+
+
+class DuplicateNameWarning(UserWarning):
+    """Two different definitions use one name; the later one has it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is defined.
+
+    Attributes:
+        scope: the module and the qualified name of the code that defines it.
+        code: the code object, when the definition is a call somewhere in it.
+        instruction: which instruction of the code.
+        line: for people.
+    """
+
+    scope: str
+    code: CodeType | None = None
+    instruction: int = 0
+    line: int = 0
+
+    def is_same(self, other: "Place") -> bool:
+        """Whether both are one definition, run again: a re-run notebook cell, a reloaded module, a loop."""
+        return self.scope == other.scope and (self.code is not other.code or self.instruction == other.instruction)
+
+    def __str__(self) -> str:
+        return f"{self.scope}, line {self.line}" if self.line else self.scope
+
+
+def calling_place(depth: int) -> Place:
+    """Return the place of the caller's caller, for depth 1, and so on."""
+    frame = sys._getframe(depth + 1)  # what inspect.stack() does, without reading source files
+    module = frame.f_globals.get("__name__", "?")
+    return Place(f"{module}.{frame.f_code.co_qualname}", frame.f_code, frame.f_lasti, frame.f_lineno)
+
+
+class Registry(Generic[T]):
+    """The objects of one kind, by name.
+
+    Args:
+        kind: what they are called in messages, such as ``"cache"``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._objects: weakref.WeakValueDictionary[str, T] = weakref.WeakValueDictionary()
+        self._places: dict[str, Place] = {}
+        self._declared: dict[str, Callable[[], T]] = {}
+        self._built: dict[str, T] = {}
+        self._lock = threading.RLock()
+        instruments.on_fork(self._renew_lock)
+
+    def declare(self, name: str, build: Callable[[], T]) -> None:
+        """Let `get` build the object of this name at its first use; it stays alive from then on."""
+        with self._lock:
+            self._declared[name] = build
+
+    def register(self, name: str, component: T, place: Place, *, stacklevel: int = 2) -> None:
+        """Give `name` to `component`; a different definition that still lives is named in a warning."""
+        with self._lock:
+            known = self._places.get(name)
+            taken = known is not None and name in self._objects and not known.is_same(place)
+            self._objects[name] = component
+            self._places[name] = place
+            self._built.pop(name, None)
+            if len(self._places) > 2 * len(self._objects) + 1000:
+                self._places = {name: self._places[name] for name in self._objects}
+        if taken:
+            warnings.warn(
+                f"the {self._kind} name {name!r} is defined twice: by {known} and now by {place}, which takes it over; "
+                f"counts of both are summed under it. Give one of them another name=",
+                DuplicateNameWarning,
+                stacklevel=stacklevel + 1,
+            )
+
+    def get(self, name: str) -> T:
+        """Return the object of this name.
+
+        Raises:
+            UnknownName: there is none; the message lists the names that there are.
+        """
+        with self._lock:
+            found = self._objects.get(name)
+            if found is None and name in self._declared:
+                found = self._declared[name]()
+                self._built[name] = found
+            if found is not None:
+                return found
+            known = sorted({*self._objects.keys(), *self._declared})
+        raise UnknownName(
+            f"no {self._kind} is named {name!r}; there are: {', '.join(map(repr, known)) or 'none yet'}",
+            context={"kind": self._kind, "name": name, "known": known},
+        )
+
+    def live(self) -> list[T]:
+        """Return the objects that are alive."""
+        with self._lock:
+            return list(self._objects.values())
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()

@@ -1,0 +1,157 @@
+"""From metric data to the report."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from otel_perfopt._core.cells import Histogram
+from otel_perfopt.report.model import CacheRow, LatencySummary, OperationRow, PerformanceReport, Summary
+from otel_perfopt.telemetry import names
+from otel_perfopt.telemetry.names import Metric
+from otel_perfopt.telemetry.operations import operations
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricsData
+
+__all__ = ("build_report", "get_performance_report")
+
+
+def get_performance_report() -> PerformanceReport:
+    """Return what happened in this process since it began, from the library's own in-memory metric reader.
+
+    It works with any meter provider set, or none. Times are in seconds.
+
+    >>> report = get_performance_report()
+    >>> sorted(report.to_dict())
+    ['batches', 'caches', 'operations', 'pools', 'summary']
+    """
+    from otel_perfopt.telemetry.reader import read_metrics  # noqa: PLC0415 - needs the SDK, which importing the library does not
+
+    memory = {operation.name: list(operation.memory_deltas) for operation in operations()}
+    return build_report(read_metrics(), memory)
+
+
+def build_report(data: "MetricsData", memory_deltas: Mapping[str, list[float]]) -> PerformanceReport:
+    """Return the report of metric data.
+
+    Args:
+        data: what the reader collected.
+        memory_deltas: the last changes of memory by operation, which no metric can carry.
+    """
+    points = _Points(data)
+    caches = {name: _cache(name, points) for name in points.names(names.CACHE_REQUESTS)}
+    rows = {name: _operation(name, points, memory_deltas.get(name, [])) for name in points.names(names.OPERATION_DURATION)}
+    hits = sum(cache.hit_count for cache in caches.values())
+    requests = hits + sum(cache.miss_count for cache in caches.values())
+    summary = Summary(
+        total_operations=sum(row.count for row in rows.values()),
+        total_duration=sum(row.total_duration for row in rows.values()),
+        cache_hit_rate=hits / requests if requests else 0.0,
+    )
+    return PerformanceReport(summary, rows, caches)
+
+
+class _Points:
+    """The data points of a collection, by metric and component."""
+
+    def __init__(self, data: "MetricsData") -> None:
+        self._points: defaultdict[Metric, defaultdict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+        rows = {row.name: row for row in names.METRICS}
+        for metric in (m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics):
+            row = rows[metric.name]
+            for point in metric.data.data_points:
+                self._points[row][str((point.attributes or {})[row.attributes[0]])].append(point)
+
+    def names(self, metric: Metric) -> list[str]:
+        """Return the components that have points of `metric`, sorted."""
+        return sorted(self._points[metric])
+
+    def number(self, metric: Metric, name: str) -> Any:
+        """Return the value of a metric that has one point per component; None without one."""
+        points = self._points[metric].get(name)
+        return points[0].value if points else None
+
+    def numbers(self, metric: Metric, name: str, attribute: str) -> dict[str, int]:
+        """Return the values of a metric by one of its attributes."""
+        return {point.attributes[attribute]: point.value for point in self._points[metric].get(name, ())}
+
+    def durations(self, metric: Metric, name: str) -> tuple[Histogram, dict[str, Histogram]]:
+        """Return the durations of successes, and those of failures by error type."""
+        success, failures = Histogram(), {}
+        for point in self._points[metric].get(name, ()):
+            error_type = point.attributes.get(names.ERROR_TYPE)
+            if error_type is None:
+                success = _histogram(point)
+            else:
+                failures[error_type] = _histogram(point)
+        return success, failures
+
+
+def _histogram(point: Any) -> Histogram:
+    return Histogram.of(
+        total=point.sum,
+        minimum=point.min,
+        maximum=point.max,
+        zeros=point.zero_count,
+        offset=point.positive.offset,
+        buckets=point.positive.bucket_counts,
+    )
+
+
+def _cache(name: str, points: _Points) -> CacheRow:
+    results = points.numbers(names.CACHE_REQUESTS, name, names.CACHE_RESULT)
+    hits, misses = results.get("hit", 0), results.get("miss", 0)
+    loads, failures = points.durations(names.CACHE_LOAD_DURATION, name)
+    return CacheRow(
+        name=name,
+        size=points.number(names.CACHE_ENTRY_COUNT, name) or 0,
+        max_size=points.number(names.CACHE_ENTRY_LIMIT, name),
+        hit_count=hits,
+        miss_count=misses,
+        hit_rate=hits / (hits + misses) if hits + misses else 0.0,
+        memory_usage=points.number(names.CACHE_SIZE, name) or 0,
+        evictions=points.numbers(names.CACHE_EVICTIONS, name, names.EVICTION_REASON),
+        invalidations=points.numbers(names.CACHE_INVALIDATIONS, name, names.INVALIDATION_REASON),
+        loads=_summary(loads),
+        load_errors={kind: histogram.count for kind, histogram in failures.items()},
+        loads_in_flight=points.number(names.CACHE_LOAD_IN_FLIGHT, name) or 0,
+        load_waiters=points.number(names.CACHE_LOAD_WAITERS, name) or 0,
+    )
+
+
+def _operation(name: str, points: _Points, memory_deltas: list[float]) -> OperationRow:
+    success, failures = points.durations(names.OPERATION_DURATION, name)
+    everything = Histogram()
+    for histogram in (success, *failures.values()):
+        everything.merge(histogram)
+    summary = _summary(everything)
+    return OperationRow(
+        count=summary.count,
+        total_duration=summary.total,
+        min_duration=summary.min,
+        max_duration=summary.max,
+        avg_duration=summary.total / summary.count,
+        success_count=success.count,
+        error_count=summary.count - success.count,
+        memory_deltas=memory_deltas,
+        success_rate=success.count / summary.count,
+        avg_memory_delta=sum(memory_deltas) / len(memory_deltas) if memory_deltas else 0.0,
+        p50_duration=summary.p50,
+        p95_duration=summary.p95,
+        p99_duration=summary.p99,
+        errors={kind: histogram.count for kind, histogram in failures.items()},
+    )
+
+
+def _summary(histogram: Histogram) -> LatencySummary:
+    if not histogram.count:
+        return LatencySummary()
+    return LatencySummary(
+        count=histogram.count,
+        total=histogram.total,
+        min=histogram.minimum,
+        max=histogram.maximum,
+        p50=histogram.percentile(0.50),
+        p95=histogram.percentile(0.95),
+        p99=histogram.percentile(0.99),
+    )

@@ -1,0 +1,168 @@
+"""The report: frozen rows, with the keys of the specification first and what goes beyond them after."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ("CacheRow", "LatencySummary", "OperationRow", "PerformanceReport", "Summary")
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """Durations in seconds.
+
+    Attributes:
+        count: how many.
+        total: their sum.
+        min: the shortest; 0 if there are none.
+        max: the longest.
+        p50: the median, within 0.6 %.
+        p95: 95 % take at most this long, within 0.6 %.
+        p99: 99 % take at most this long, within 0.6 %.
+    """
+
+    count: int = 0
+    total: float = 0.0
+    min: float = 0.0
+    max: float = 0.0
+    p50: float = 0.0
+    p95: float = 0.0
+    p99: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRow:
+    """One measured operation; durations in seconds, memory in bytes.
+
+    Attributes:
+        count: calls that have ended.
+        total_duration: their durations added up.
+        min_duration: the shortest.
+        max_duration: the longest.
+        avg_duration: the mean.
+        success_count: calls that succeeded.
+        error_count: calls that failed.
+        memory_deltas: changes of resident memory over the last 100 tracked calls.
+        success_rate: successes per call, from 0 to 1.
+        avg_memory_delta: the mean of `memory_deltas`; 0 if there are none.
+        p50_duration: the median.
+        p95_duration: 95 % of the calls take at most this long.
+        p99_duration: 99 % of the calls take at most this long.
+        errors: failures by ``error.type``.
+    """
+
+    count: int
+    total_duration: float
+    min_duration: float
+    max_duration: float
+    avg_duration: float
+    success_count: int
+    error_count: int
+    memory_deltas: list[float]
+    success_rate: float
+    avg_memory_delta: float
+    p50_duration: float
+    p95_duration: float
+    p99_duration: float
+    errors: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRow:
+    """One cache; sizes in entries unless they say bytes.
+
+    Attributes:
+        name: its name.
+        size: entries in memory.
+        max_size: the most entries; None for no limit.
+        hit_count: requests answered from the cache.
+        miss_count: requests that were not.
+        hit_rate: hits per request, from 0 to 1; 0 before the first request.
+        memory_usage: estimated bytes of keys and values.
+        evictions: entries that left by themselves, by reason.
+        invalidations: deletes, expiries and clears that were asked for.
+        loads: durations of the loads that succeeded.
+        load_errors: failed loads by ``error.type``.
+        loads_in_flight: loads in progress.
+        load_waiters: callers that wait for a load which another caller started.
+    """
+
+    name: str
+    size: int
+    max_size: int | None
+    hit_count: int
+    miss_count: int
+    hit_rate: float
+    memory_usage: int
+    evictions: dict[str, int]
+    invalidations: dict[str, int]
+    loads: LatencySummary
+    load_errors: dict[str, int]
+    loads_in_flight: int
+    load_waiters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything in a few figures.
+
+    Attributes:
+        total_operations: calls of measured operations.
+        total_duration: their durations in seconds, added up.
+        cache_hit_rate: hits per request over all caches, from 0 to 1.
+        pool_utilization: for each pool, used resources per `max_size`.
+        batch_queue_sizes: for each batch processor, the items that wait.
+    """
+
+    total_operations: int = 0
+    total_duration: float = 0.0
+    cache_hit_rate: float = 0.0
+    pool_utilization: dict[str, float] = field(default_factory=dict)
+    batch_queue_sizes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceReport:
+    """What happened in this process since it began.
+
+    Attributes:
+        summary: everything in a few figures.
+        operations: measured operations by name.
+        caches: caches by name.
+        pools: pools by name.
+        batches: batch processors by name.
+    """
+
+    summary: Summary
+    operations: dict[str, OperationRow]
+    caches: dict[str, CacheRow]
+    pools: dict[str, Any] = field(default_factory=dict)
+    batches: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain dicts, lists, numbers and strings."""
+        return asdict(self)
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return the report as JSON.
+
+        Args:
+            indent: spaces per level; None for one line.
+        """
+        import msgspec  # noqa: PLC0415 - only those who ask for JSON pay for it
+
+        text: bytes = msgspec.json.encode(self.to_dict())
+        return (text if indent is None else msgspec.json.format(text, indent=indent)).decode()
+
+    def to_text(self, *, width: int = 80, color: bool = False) -> str:
+        """Return the report as tables for a terminal.
+
+        Args:
+            width: columns; at least 40.
+            color: whether to use terminal colours.
+        """
+        from otel_perfopt.report.text import render  # noqa: PLC0415 - rich is only for those who read text
+
+        return render(self, width=width, color=color)
+
+    def __str__(self) -> str:
+        return self.to_text()

@@ -1,0 +1,1 @@
+"""Everything that knows OpenTelemetry: names, instruments, latencies, spans and the wrapt decorators."""

@@ -1,0 +1,120 @@
+"""The instruments of the process, at whichever provider the application has or sets later.
+
+Each name is registered once for the whole process, with one callback that reads all components: the SDK drops a second
+callback of the same name without a word, and would keep alive the object behind a bound method. Histograms reach the
+application's provider by a replay of what was recorded since the last collection.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+
+from otel_perfopt.telemetry import names
+from otel_perfopt.telemetry.names import METRICS, SCOPE, Metric
+
+if TYPE_CHECKING:
+    from otel_perfopt.telemetry.family import Family, Reading
+    from otel_perfopt.telemetry.latency import Latency
+
+__all__ = ("add_family", "ensure_registered", "latencies", "observe", "observe_all_with", "on_fork")
+
+_families: "list[Family[Any]]" = []
+_registered = False
+_lock = threading.RLock()
+
+
+def add_family(family: "Family[Any]") -> None:
+    """Let the instruments read `family`."""
+    _families.append(family)
+
+
+def observe(metric: Metric) -> "Iterator[Reading]":
+    """Yield the present value of every series of a counter, up-down counter or gauge."""
+    for family in _families:
+        yield from family.observe(metric)
+
+
+def latencies() -> "Iterator[tuple[Metric, Latency]]":
+    """Yield every series of latencies with its metric."""
+    for family in _families:
+        yield from family.latencies()
+
+
+def ensure_registered() -> None:
+    """Create the instruments at the global meter provider, or at its stand-in until one is set; once."""
+    global _registered
+    if _registered:
+        return
+    with _lock:
+        if not _registered:
+            observe_all_with(metrics.get_meter(SCOPE), replay=True)
+            _registered = True
+
+
+def observe_all_with(meter: Meter, *, replay: bool) -> None:
+    """Create all observable instruments at `meter`, and with `replay` the histograms as well."""
+    observable = {
+        "counter": meter.create_observable_counter,
+        "up-down counter": meter.create_observable_up_down_counter,
+        "gauge": meter.create_observable_gauge,
+    }
+    histograms = {
+        metric: meter.create_histogram(
+            metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=names.SECONDS
+        )
+        for metric in METRICS
+        if replay and metric.kind == "histogram"
+    }
+    rows = [metric for metric in METRICS if metric.kind != "histogram"]
+    for metric in rows:
+        callbacks: list[Callable[[CallbackOptions], Iterable[Observation]]] = [partial(_observations, metric)]
+        if histograms and metric is rows[-1]:
+            # Last of all: when a long replay runs into the SDK's time limit, the counts have been read already.
+            callbacks.append(partial(_replay, histograms))
+        observable[metric.kind](metric.name, callbacks, metric.unit, metric.description)
+
+
+def _observations(metric: Metric, _: CallbackOptions) -> Iterator[Observation]:
+    for attributes, value in observe(metric):
+        yield Observation(value, attributes)
+
+
+def _replay(histograms: dict[Metric, Histogram], _: CallbackOptions) -> Iterator[Observation]:
+    context = Context()  # not the collecting thread's: a measurement must not look as if it came from there
+    sent = 0
+    for metric, latency in latencies():
+        histogram = histograms[metric]
+        for value in latency.replay():
+            histogram.record(value, latency.attributes, context)
+            sent += 1
+            if sent % 64 == 0:
+                time.sleep(0)  # lets other threads run: a long replay would hold them up for whole switch intervals
+    return iter(())
+
+
+_fork_hooks: list[Callable[[], None]] = []
+
+
+def on_fork(hook: Callable[[], None]) -> None:
+    """Have `hook` called in every forked child, after the counts are reset."""
+    _fork_hooks.append(hook)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+    for family in _families:
+        family.reset_after_fork()
+    for hook in _fork_hooks:
+        hook()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
