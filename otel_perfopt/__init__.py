@@ -3,7 +3,7 @@
 from importlib.metadata import version as _version
 
 from otel_perfopt import presets as _presets  # noqa: F401 - declares the named caches
-from otel_perfopt.cache import Cache, CacheStats, cached, get_cache
+from otel_perfopt.cache import Cache, CachedFunction, CachedMethod, CacheStats, cached, get_cache
 from otel_perfopt.errors import (
     BatchClosed,
     BatchError,
@@ -33,6 +33,8 @@ __all__ = (
     "BatchError",
     "Cache",
     "CacheStats",
+    "CachedFunction",
+    "CachedMethod",
     "ConfigurationError",
     "DuplicateNameWarning",
     "LoadCancelled",

@@ -53,6 +53,7 @@ class Policy(Protocol):
 
     def evict(self) -> Entry:
         """Choose an entry and forget it; the policy must not be empty."""
+        ...
 
     def clear(self) -> None:
         """Forget everything."""

@@ -3,5 +3,6 @@
 from otel_perfopt.cache.cache import Cache, get_cache
 from otel_perfopt.cache.cached import cached
 from otel_perfopt.cache.stats import CacheStats
+from otel_perfopt.cache.typing import CachedFunction, CachedMethod
 
-__all__ = ("Cache", "CacheStats", "cached", "get_cache")
+__all__ = ("Cache", "CacheStats", "CachedFunction", "CachedMethod", "cached", "get_cache")

@@ -2,8 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, Literal, overload
+
+from typing_extensions import TypeVar
 
 from otel_perfopt.cache.loading import Loading, Request
 from otel_perfopt.cache.memory import UNSET, Unset, Weigher
@@ -13,10 +15,14 @@ from otel_perfopt.registry import Place, Registry, calling_place
 
 __all__ = ("Cache", "get_cache")
 
-CACHE_REGISTRY: "Registry[Cache]" = Registry("cache")
+K = TypeVar("K", default=Any)
+V = TypeVar("V", default=Any)
+D = TypeVar("D")
+
+CACHE_REGISTRY: "Registry[Cache[Any, Any]]" = Registry("cache")
 
 
-class Cache(Loading):
+class Cache(Loading, Generic[K, V]):
     """A cache in memory, with one load per key at a time, shared by threads and event loops.
 
     Keys are compared as a dict compares them (``1``, ``1.0`` and ``True`` are one key). None is a value like any other.
@@ -47,7 +53,7 @@ class Cache(Loading):
         *,
         max_size: int | None = 1000,
         ttl: Duration | None = 300.0,
-        policy: str = "s3fifo",
+        policy: Literal["s3fifo", "lru"] = "s3fifo",
         max_weight: float | None = None,
         weigher: Weigher | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -59,10 +65,16 @@ class Cache(Loading):
     def __repr__(self) -> str:
         return f"<Cache {self.name!r}: {len(self)} entries, max_size={self.max_size}, ttl={self.ttl}>"
 
+    @overload
+    def get(self, key: K, loader: None = None) -> V | None: ...
+    @overload
+    def get(self, key: K, loader: None = None, *, default: D) -> V | D: ...
+    @overload
+    def get(self, key: K, loader: Callable[[], V], *, ttl: Duration | Unset | None = UNSET) -> V: ...
     def get(
         self,
-        key: Hashable,
-        loader: Callable[[], Any] | None = None,
+        key: K,
+        loader: Callable[[], V] | None = None,
         *,
         default: Any = None,
         ttl: Duration | Unset | None = UNSET,
@@ -89,9 +101,17 @@ class Cache(Loading):
             return default
         return self._get_or_load(Request(key, loader, ttl))
 
+    @overload
+    async def get_async(self, key: K, loader: None = None) -> V | None: ...
+    @overload
+    async def get_async(self, key: K, loader: None = None, *, default: D) -> V | D: ...
+    @overload
+    async def get_async(self, key: K, loader: Callable[[], Awaitable[V]], *, ttl: Duration | Unset | None = UNSET) -> V: ...
+    @overload
+    async def get_async(self, key: K, loader: Callable[[], V], *, ttl: Duration | Unset | None = UNSET) -> V: ...
     async def get_async(
         self,
-        key: Hashable,
+        key: K,
         loader: Callable[[], Any] | None = None,
         *,
         default: Any = None,
@@ -113,7 +133,7 @@ class Cache(Loading):
             return default
         return await self._get_or_load_async(Request(key, loader, ttl))
 
-    def set(self, key: Hashable, value: Any, *, ttl: Duration | Unset | None = UNSET) -> None:
+    def set(self, key: K, value: V, *, ttl: Duration | Unset | None = UNSET) -> None:
         """Keep `value` under `key`; a load of this key that began before does not replace it.
 
         Args:
@@ -127,12 +147,12 @@ class Cache(Loading):
             garbage = self._put(entry)
         del garbage  # without the lock: dropping values may run user code
 
-    def set_many(self, values: Mapping[Any, Any], *, ttl: Duration | Unset | None = UNSET) -> None:
+    def set_many(self, values: Mapping[K, V], *, ttl: Duration | Unset | None = UNSET) -> None:
         """Keep each value under its key; see `set`."""
         for key, value in values.items():
             self.set(key, value, ttl=ttl)
 
-    def delete(self, key: Hashable) -> bool:
+    def delete(self, key: K) -> bool:
         """Forget `key`, and forbid every load of it that began before to store its value.
 
         Returns:
@@ -144,7 +164,7 @@ class Cache(Loading):
             entry = self._store.discard(key)
             return entry is not None and entry.expires > self.clock()
 
-    def expire(self, key: Hashable) -> bool:
+    def expire(self, key: K) -> bool:
         """Make the value of `key` stale, as if its time were over; a load that began before may still store its value.
 
         Returns:
@@ -166,19 +186,19 @@ class Cache(Loading):
             garbage = self._store.clear()
         del garbage  # without the lock: dropping values may run user code
 
-    async def set_async(self, key: Hashable, value: Any, *, ttl: Duration | Unset | None = UNSET) -> None:
+    async def set_async(self, key: K, value: V, *, ttl: Duration | Unset | None = UNSET) -> None:
         """Do what `set` does."""
         self.set(key, value, ttl=ttl)
 
-    async def set_many_async(self, values: Mapping[Any, Any], *, ttl: Duration | Unset | None = UNSET) -> None:
+    async def set_many_async(self, values: Mapping[K, V], *, ttl: Duration | Unset | None = UNSET) -> None:
         """Do what `set_many` does."""
         self.set_many(values, ttl=ttl)
 
-    async def delete_async(self, key: Hashable) -> bool:
+    async def delete_async(self, key: K) -> bool:
         """Do what `delete` does."""
         return self.delete(key)
 
-    async def expire_async(self, key: Hashable) -> bool:
+    async def expire_async(self, key: K) -> bool:
         """Do what `expire` does."""
         return self.expire(key)
 
@@ -207,7 +227,7 @@ class Cache(Loading):
             )
 
 
-def get_cache(name: str) -> Cache:
+def get_cache(name: str) -> Cache[Any, Any]:
     """Return the cache of this name.
 
     The caches of the specification (``task_specs``, ``git_info``, ``dependencies``, ``compilation``) are built at their

@@ -2,25 +2,59 @@
 
 import inspect
 import reprlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from otel_perfopt.cache.cache import Cache
 from otel_perfopt.cache.loading import Request
-from otel_perfopt.cache.memory import UNSET
+from otel_perfopt.cache.memory import UNSET, Weigher
 from otel_perfopt.cache.template import make_function
+from otel_perfopt.cache.typing import CachedDecorator, CachedFunction, KeyFunction
+from otel_perfopt.durations import Duration
 from otel_perfopt.errors import ConfigurationError
 from otel_perfopt.registry import Place
 
 __all__ = ("cached",)
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
+
+@overload
+def cached(function: Callable[P, R], /) -> CachedFunction[P, R]: ...
+@overload
+def cached(
+    *,
+    max_size: int | None = 1000,
+    ttl: Duration | None = 300.0,
+    policy: Literal["s3fifo", "lru"] = "s3fifo",
+    max_weight: float | None = None,
+    weigher: Weigher | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    cache: Cache[Any, Any] | None = None,
+    key: KeyFunction | None = None,
+    name: str | None = None,
+) -> CachedDecorator: ...
+@overload
+def cached(  # type: ignore[overload-cannot-match]
+    *,
+    max_size: int | None = 1000,
+    ttl: Duration | None = 300.0,
+    policy: Literal["s3fifo", "lru"] = "s3fifo",
+    max_weight: float | None = None,
+    weigher: Weigher | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    cache: Cache[Any, Any] | None = None,
+    key: Callable[..., Hashable],
+    name: str | None = None,
+) -> CachedDecorator: ...
 def cached(
     function: Any = None,
     /,
     *,
-    cache: Cache | None = None,
+    cache: Cache[Any, Any] | None = None,
     key: Callable[..., Any] | None = None,
     name: str | None = None,
     **options: Any,
@@ -64,7 +98,7 @@ def cached(
 
 def _decorate(
     function: Callable[..., Any],
-    cache: Cache | None,
+    cache: Cache[Any, Any] | None,
     key: Callable[..., Any] | None,
     name: str | None,
     options: dict[str, Any],
@@ -100,16 +134,15 @@ def _decorate(
             _check_instance(function, args)
         return cache.delete(key_of(*args, **kwargs))
 
-    call.cache = cache  # type: ignore[attr-defined]
-    call.invalidate = invalidate  # type: ignore[attr-defined]
+    call.__dict__.update(cache=cache, invalidate=invalidate)
     return call
 
 
-def _miss(cache: Cache) -> Callable[[Any, object, Callable[[], Any]], Any]:
+def _miss(cache: Cache[Any, Any]) -> Callable[[Any, object, Callable[[], Any]], Any]:
     return lambda key, owner, loader: cache._get_or_load(Request(key, loader, UNSET, owner))
 
 
-def _miss_async(cache: Cache) -> Callable[[Any, object, Callable[[], Any]], Any]:
+def _miss_async(cache: Cache[Any, Any]) -> Callable[[Any, object, Callable[[], Any]], Any]:
     return lambda key, owner, loader: cache._get_or_load_async(Request(key, loader, UNSET, owner))
 
 

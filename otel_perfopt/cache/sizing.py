@@ -1,8 +1,9 @@
 """How much memory the entries of a cache take: estimated from a sample, never by a full walk."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import FunctionType, ModuleType
+from typing import cast
 
 from otel_perfopt._core.policies import Entry
 
@@ -42,7 +43,7 @@ def _deep_size(root: object, seen: set[int]) -> int:
             pending.extend(list(item)[:MAX_OBJECTS])
             pending.extend(list(item.values())[:MAX_OBJECTS])
         elif type(item) in (list, tuple, set, frozenset):
-            pending.extend(list(item)[:MAX_OBJECTS])  # type: ignore[call-overload]
+            pending.extend(list(cast("Collection[object]", item))[:MAX_OBJECTS])
         elif not isinstance(item, _SHARED):
             try:
                 pending.append(object.__getattribute__(item, "__dict__"))

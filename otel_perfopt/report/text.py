@@ -18,13 +18,10 @@ def render(report: PerformanceReport, *, width: int, color: bool) -> str:
     """Return `report` as tables of `width` columns."""
     if width < MIN_WIDTH:
         raise ValueError(f"width={width} is too narrow for a table; use {MIN_WIDTH} or more")
-    console = Console(
-        file=StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False, legacy_windows=False
-    )
+    file = StringIO()
+    console = Console(file=file, width=width, force_terminal=color, no_color=not color, highlight=False, legacy_windows=False)
     for part in _parts(report):
         console.print(part)
-    file = console.file
-    assert isinstance(file, StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 

@@ -129,9 +129,6 @@ def observed_cache(name: str, *, is_hit: Callable[[Any], bool] = _is_something) 
     """
 
     def decorate(function: F) -> F:
-        cell = _Cell()
-        counts = CACHES.join(name, cell)
-
         def count(result: Any) -> Any:
             if is_hit(result):
                 counts.hits += 1
@@ -139,24 +136,14 @@ def observed_cache(name: str, *, is_hit: Callable[[Any], bool] = _is_something) 
                 counts.misses += 1
             return result
 
-        if inspect.iscoroutinefunction(function):
-
-            async def wrapper_async(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-                return count(await wrapped(*args, **kwargs))
-
-            return cast("F", wrapt.FunctionWrapper(function, wrapper_async))
+        async def wrapper_async(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+            return count(await wrapped(*args, **kwargs))
 
         def wrapper(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
             return count(wrapped(*args, **kwargs))
 
-        observed = wrapt.FunctionWrapper(function, wrapper)
-        observed._self_cell = cell  # type: ignore[attr-defined]  # the counts are read for as long as the decorated function lives
+        observed = wrapt.FunctionWrapper(function, wrapper_async if inspect.iscoroutinefunction(function) else wrapper)
+        counts = CACHES.join(name, observed)  # read for as long as the decorated function lives
         return cast("F", observed)
 
     return decorate
-
-
-class _Cell:
-    """Stands for a look-up function among the components."""
-
-    __slots__ = ("__weakref__",)
