@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from datetime import timedelta
 
 __all__ = ("Duration", "to_seconds")
@@ -10,8 +11,8 @@ Duration = float | timedelta | str
 """Seconds as a number, a `timedelta`, or a string such as ``"5m"``, ``"1h30m"`` or ``"250ms"``."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
-_WHOLE = re.compile(rf"(?:{_PART.pattern})+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhd])\s*", re.ASCII)
+_WHOLE = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
 
 
 def to_seconds(value: Duration, *, option: str = "duration", allow_zero: bool = False) -> float:
@@ -32,14 +33,14 @@ def to_seconds(value: Duration, *, option: str = "duration", allow_zero: bool = 
     0.25
     """
     if isinstance(value, str):
-        text = value.strip().lower().replace(" ", "")
+        text = value.strip().lower()
         if not _WHOLE.fullmatch(text):
             raise ValueError(f'{option}={value!r} is not a duration: write for example "5m", "1h30m" or "250ms"')
-        seconds = math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     elif isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = float(value) if abs(value) <= sys.float_info.max else math.inf
     else:
         raise TypeError(f"{option} must be seconds, a timedelta or a string such as '5m', not {type(value).__name__}")
     if not math.isfinite(seconds) or seconds < 0:

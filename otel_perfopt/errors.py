@@ -69,13 +69,6 @@ class PerfOptError(Exception):
         # KeyError-like bases would print the repr of the message.
         return self.message
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self.message, self.context, self.code))
-
-
-def _rebuild(cls: type[PerfOptError], message: str, context: dict[str, Any], code: str) -> PerfOptError:
-    return cls(message, context=context, code=code)
-
 
 class ConfigurationError(PerfOptError, ValueError):
     """A setting has a value that cannot work; the message names the setting and its value."""

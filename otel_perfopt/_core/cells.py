@@ -7,19 +7,20 @@ OpenTelemetry's base-2 exponential buckets at a fixed scale, so that percentiles
 import math
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import ClassVar, Self
 
 __all__ = ("Counts", "Histogram")
 
 
 class Counts:
-    """Named ints that start at zero; a subclass lists them in ``__slots__`` and in ``fields``."""
+    """Named ints that start at zero; a subclass lists its own in ``__slots__``, and `fields` has them and the inherited ones."""
 
     __slots__ = ()
     fields: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
-        cls.fields = tuple(cls.__slots__)
+        cls.fields = (*cls.fields, *cls.__dict__.get("__slots__", ()))
 
     def __init__(self) -> None:
         self.reset()
@@ -73,14 +74,12 @@ class Histogram:
         values = list(values)
         if not values:
             return
-        self.count += len(values)
-        exact = [self.total, self._low, *values]
-        self.total = math.fsum(exact)
-        self._low = math.fsum([*exact, -self.total])
-        self.minimum = min(self.minimum, *values)
-        self.maximum = max(self.maximum, *values)
         log2, per_octave, tiny = math.log2, self._PER_OCTAVE, self.TINY
         indexes = [math.ceil(log2(value) * per_octave) - 1 for value in values if value >= tiny]
+        self._add_up(values)
+        self.count += len(values)
+        self.minimum = min(self.minimum, *values)
+        self.maximum = max(self.maximum, *values)
         self.zeros += len(values) - len(indexes)
         if indexes:
             self._cover(min(indexes), max(indexes))
@@ -101,11 +100,36 @@ class Histogram:
             return self.maximum
         if rank == 1:
             return self.minimum
-        for value, count in self._groups():
+        for index, count in self._groups():
             rank -= count
             if rank <= 0:
-                return min(max(value, self.minimum), self.maximum)
+                middle = 0.0 if index is None else 2.0 ** ((index + 0.5) / self._PER_OCTAVE)
+                return self._within(middle)
         return self.maximum
+
+    def distribution(self) -> list[tuple[float, int]]:
+        """Return pairs of a bound and a count: how many values are at most the bound, but larger than the bound before.
+
+        Each bound is an eighth of an octave above the last one, or 2, 4, 8, ... times that where there would be more than 40
+        of them; `TINY` comes first if there are zeros.
+
+        >>> histogram = Histogram()
+        >>> histogram.observe([0.5, 1.0, 1.01])
+        >>> [(round(bound, 3), count) for bound, count in histogram.distribution() if count]
+        [(0.5, 1), (1.0, 1), (1.091, 1)]
+        """
+        groups = [(index, count) for index, count in self._groups() if index is not None]
+        pairs = [(self.TINY, self.zeros)] if self.zeros else []
+        if not groups:
+            return pairs
+        width = self._PER_OCTAVE // 8
+        while groups[-1][0] // width - groups[0][0] // width >= 40:
+            width *= 2
+        first = groups[0][0] // width
+        counts = [0] * (groups[-1][0] // width - first + 1)
+        for index, count in groups:
+            counts[index // width - first] += count
+        return pairs + [(self._bound((first + place + 1) * width), count) for place, count in enumerate(counts)]
 
     def take(self) -> "Histogram":
         """Return everything observed so far as a histogram of its own, and start again from nothing."""
@@ -119,10 +143,8 @@ class Histogram:
         """Add what another histogram has observed."""
         if not other.count:
             return
-        parts = [self.total, self._low, other.total, other._low]
+        self._add_up([other.total, other._low])
         self.count += other.count
-        self.total = math.fsum(parts)
-        self._low = math.fsum([*parts, -self.total])
         self.minimum = min(self.minimum, other.minimum)
         self.maximum = max(self.maximum, other.maximum)
         self.zeros += other.zeros
@@ -133,7 +155,7 @@ class Histogram:
                 self.buckets[position] += count
 
     def replay(self) -> Iterator[float]:
-        """Yield as many values as were observed, with the same count, sum and extremes, each within its bucket or near it.
+        """Yield as many values as were observed, with the same count, sum and extremes, each within its bucket.
 
         Another histogram that records them agrees with this one.
         """
@@ -144,35 +166,48 @@ class Histogram:
             return
         yield self.minimum
         yield self.maximum
-        inner = self.count - 2
-        if inner == 0:
-            return
-        left_over = max(0.0, self.total - self.minimum - self.maximum)
-        estimate = math.fsum(value * count for value, count in self._inner_groups())
-        scale = left_over / estimate if estimate else 0.0
-        sent = 0.0
-        for value, count in self._inner_groups():
-            # The last one takes what rounding left, so that sums agree.
-            for _ in range(count):
-                inner -= 1
-                scaled = min(max(value * scale, self.minimum), self.maximum)
-                yield scaled if inner else min(max(left_over - sent, self.minimum), self.maximum)
-                sent += scaled
+        ranges = list(self._inner_ranges())
+        least = sum(lower * count for lower, _, count in ranges)
+        room = sum((upper - lower) * count for lower, upper, count in ranges)
+        # The observed values lay within these ranges, so one place between 0 and 1, the same in all, gives their sum.
+        missing = self.total - self.minimum - self.maximum - least
+        place = min(1.0, max(0.0, missing / room)) if room else 0.0
+        for lower, upper, count in ranges:
+            yield from repeat(min(lower + place * (upper - lower), upper), count)
 
-    def _inner_groups(self) -> Iterator[tuple[float, int]]:
-        """Yield the groups without one smallest and one largest observation."""
-        groups = [[value, count] for value, count in self._groups()]
-        groups[0][1] -= 1
-        groups[-1][1] -= 1
-        return ((value, int(count)) for value, count in groups if count)
+    def _inner_ranges(self) -> Iterator[tuple[float, float, int]]:
+        """Yield the bounds and the count of each group without one smallest and one largest observation."""
+        groups = list(self._groups())
+        last = len(groups) - 1
+        for position, (index, count) in enumerate(groups):
+            inner = count - (position == 0) - (position == last)
+            if inner:
+                lower, upper = (0.0, self.TINY) if index is None else (self._bound(index), self._bound(index + 1))
+                yield self._within(lower), self._within(upper), inner
 
-    def _groups(self) -> Iterator[tuple[float, int]]:
-        """Yield a representative value and a count for every bucket in use, the smallest first."""
+    def _groups(self) -> Iterator[tuple[int | None, int]]:
+        """Yield the index, None for zeros, and the count of every bucket in use, the smallest first."""
         if self.zeros:
-            yield 0.0, self.zeros
+            yield None, self.zeros
         for index, count in enumerate(self.buckets, self.offset):
             if count:
-                yield 2.0 ** ((index + 0.5) / self._PER_OCTAVE), count
+                yield index, count
+
+    def _bound(self, index: int) -> float:
+        """Return the value up to which bucket ``index - 1`` goes."""
+        return 2.0 ** (index / self._PER_OCTAVE) if index < 1024 * self._PER_OCTAVE else math.inf
+
+    def _within(self, value: float) -> float:
+        return min(max(value, self.minimum), self.maximum)
+
+    def _add_up(self, values: Iterable[float]) -> None:
+        """Add values to the sum, which becomes infinite when no float is large enough for it."""
+        parts = [self.total, self._low, *values]
+        try:
+            self.total = math.fsum(parts)
+            self._low = math.fsum([*parts, -self.total])
+        except (OverflowError, ValueError):  # too large now, or since before
+            self.total, self._low = math.inf, 0.0
 
     def _cover(self, first: int, last: int) -> None:
         """Make room for the buckets from `first` to `last`."""

@@ -51,8 +51,12 @@ class Policy(Protocol):
     def discard(self, entry: Entry) -> None:
         """Forget an entry."""
 
-    def evict(self) -> Entry:
-        """Choose an entry and forget it; the policy must not be empty."""
+    def evict(self, *, by_weight: bool = False) -> Entry:
+        """Choose an entry and forget it; the policy must not be empty.
+
+        Args:
+            by_weight: whether room is needed for weight, and not for one more entry.
+        """
         ...
 
     def clear(self) -> None:
@@ -77,13 +81,21 @@ class _Queue:
 
     def pop(self) -> Entry:
         entry, _ = self.entries.popitem(last=False)
-        self.weight -= entry.weight
-        entry.queue = None
+        self._let_go(entry)
         return entry
 
     def remove(self, entry: Entry) -> None:
         del self.entries[entry]
-        self.weight -= entry.weight
+        self._let_go(entry)
+
+    def clear(self) -> None:
+        # One by one, or entries and queue would keep each other alive. Not by iteration: a hit may reorder meanwhile.
+        while self.entries:
+            self.pop()
+
+    def _let_go(self, entry: Entry) -> None:
+        # No rounding error outlives the entries.
+        self.weight = self.weight - entry.weight if self.entries else 0.0
         entry.queue = None
 
 
@@ -91,7 +103,9 @@ class S3Fifo:
     """A small queue for newcomers, a main queue for what was asked for again, and the ghosts of what left the small one.
 
     One-hit wonders leave through the small queue without pushing out what is popular. The small queue holds a tenth of the
-    weight; an entry with two hits there moves to the main queue, and so does a newcomer whose ghost is remembered.
+    entries, or of their weight; an entry with two hits there moves to the main queue, and so does a newcomer whose ghost is
+    remembered. Until something has to go, newcomers fill both queues, as in the authors' later implementation: if all of them
+    began in the small one, the first evictions would lose most of a loop that fits.
     """
 
     SMALL_SHARE = 0.1
@@ -101,6 +115,7 @@ class S3Fifo:
         self._small = _Queue()
         self._main = _Queue()
         self._ghosts: OrderedDict[int, None] = OrderedDict()
+        self._filling = True
 
     def __len__(self) -> int:
         return len(self._small.entries) + len(self._main.entries)
@@ -108,7 +123,8 @@ class S3Fifo:
     def add(self, entry: Entry, key_hash: int) -> None:
         """Take a new entry, into the main queue if it left not long ago."""
         returning = self._ghosts.pop(key_hash, self) is None
-        (self._main if returning else self._small).push(entry)
+        filling_main = self._filling and len(self._small.entries) > self.SMALL_SHARE * len(self)
+        (self._main if returning or filling_main else self._small).push(entry)
 
     def touch(self, entry: Entry) -> None:
         """Note a hit."""
@@ -120,11 +136,13 @@ class S3Fifo:
         if entry.queue is not None:
             entry.queue.remove(entry)
 
-    def evict(self) -> Entry:
+    def evict(self, *, by_weight: bool = False) -> Entry:
         """Choose the victim: the oldest newcomer without two hits, or the oldest of the main queue without any left."""
         small, main = self._small, self._main
+        self._filling = False
         while True:
-            if small.entries and (not main.entries or main.weight <= (1 - self.SMALL_SHARE) * (small.weight + main.weight)):
+            small_part, main_part = (small.weight, main.weight) if by_weight else (len(small.entries), len(main.entries))
+            if small.entries and (not main.entries or main_part <= (1 - self.SMALL_SHARE) * (small_part + main_part)):
                 entry = small.pop()
                 if entry.frequency < self.PROMOTE_AT:
                     self._remember(entry)
@@ -140,7 +158,10 @@ class S3Fifo:
 
     def clear(self) -> None:
         """Forget everything, ghosts included."""
-        self.__init__()  # type: ignore[misc]
+        self._small.clear()
+        self._main.clear()
+        self._ghosts.clear()
+        self._filling = True
 
     def _remember(self, entry: Entry) -> None:
         # Hashes instead of keys: a collision only misjudges a newcomer, and keys of evicted entries are let go.
@@ -150,10 +171,15 @@ class S3Fifo:
 
 
 class Lru:
-    """The least recently used entry goes first."""
+    """The least recently used entry goes first.
+
+    Attributes:
+        move_up: does what `touch` does, but raises KeyError for an entry that has just left.
+    """
 
     def __init__(self) -> None:
         self._queue = _Queue()
+        self.move_up = self._queue.entries.move_to_end
 
     def __len__(self) -> int:
         return len(self._queue.entries)
@@ -165,7 +191,7 @@ class Lru:
     def touch(self, entry: Entry) -> None:
         """Make the entry the most recently used."""
         try:
-            self._queue.entries.move_to_end(entry)
+            self.move_up(entry)
         except KeyError:
             pass  # it left between the caller's look-up and now
 
@@ -174,13 +200,13 @@ class Lru:
         if entry.queue is not None:
             entry.queue.remove(entry)
 
-    def evict(self) -> Entry:
+    def evict(self, *, by_weight: bool = False) -> Entry:  # noqa: ARG002 - the order is the same for both
         """Return the least recently used entry."""
         return self._queue.pop()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._queue = _Queue()
+        self._queue.clear()
 
 
 POLICIES: dict[str, type[S3Fifo] | type[Lru]] = {"s3fifo": S3Fifo, "lru": Lru}

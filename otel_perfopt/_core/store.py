@@ -84,6 +84,9 @@ class Store:
         old = dict(self.entries)
         self.entries.clear()  # in place: readers hold on to the dict
         self.policy.clear()
+        for entry in old.values():
+            if entry.group is not None:
+                entry.group.discard(entry)
         self.weight = 0.0
         self._due = []
         return old
@@ -131,7 +134,7 @@ class Store:
         return entry if entry is not None and entry.serial == due[1] else None
 
     def _evict(self, reason: Reason, now: float) -> Evicted:
-        entry = self.policy.evict()
+        entry = self.policy.evict(by_weight=reason == "weight")
         del self.entries[entry.key]
         self._forget(entry)
         return Evicted(entry, "expired" if entry.expires <= now else reason)
