@@ -3,11 +3,13 @@
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Generic, Literal, overload
 
 from typing_extensions import TypeVar
 
-from otel_perfopt.cache.loading import Loading, Request
+from otel_perfopt.cache.load import Request
+from otel_perfopt.cache.loading import Loading
 from otel_perfopt.cache.memory import UNSET, Unset, Weigher
 from otel_perfopt.cache.stats import CacheStats
 from otel_perfopt.durations import Duration
@@ -60,6 +62,7 @@ class Cache(Loading, Generic[K, V]):
         _place: Place | None = None,
     ) -> None:
         super().__init__(name, max_size=max_size, ttl=ttl, policy=policy, max_weight=max_weight, weigher=weigher, clock=clock)
+        self._labels: dict[str, int] = {}
         CACHE_REGISTRY.register(name, self, _place or calling_place(1), stacklevel=2)
 
     def __repr__(self) -> str:
@@ -161,8 +164,10 @@ class Cache(Loading, Generic[K, V]):
         with self._lock:
             self._counts.deletes += 1
             self._flights.ground(key)
-            entry = self._store.discard(key)
-            return entry is not None and entry.expires > self.clock()
+            entry, *_ = garbage = self._change(partial(self._store.discard, key))
+            found = entry is not None and entry.expires > self.clock()
+        del entry, garbage  # without the lock: dropping values may run user code
+        return found
 
     def expire(self, key: K) -> bool:
         """Make the value of `key` stale, as if its time were over; a load that began before may still store its value.
@@ -183,7 +188,7 @@ class Cache(Loading, Generic[K, V]):
         with self._lock:
             self._counts.clears += 1
             self._flights.ground_all()
-            garbage = self._store.clear()
+            garbage = self._change(self._store.clear)
         del garbage  # without the lock: dropping values may run user code
 
     async def set_async(self, key: K, value: V, *, ttl: Duration | Unset | None = UNSET) -> None:
@@ -205,6 +210,15 @@ class Cache(Loading, Generic[K, V]):
     async def clear_async(self) -> None:
         """Do what `clear` does."""
         self.clear()
+
+    def _claim(self, label: str) -> str:
+        """Return `label`, or one made from it, for a function whose keys no other function in this cache may have.
+
+        Closures of one function share a name, as do all lambdas of a module.
+        """
+        with self._lock:
+            number = self._labels[label] = self._labels.get(label, 0) + 1
+        return label if number == 1 else f"{label}#{number}"
 
     def stats(self) -> CacheStats:
         """Return what this cache holds and has counted."""

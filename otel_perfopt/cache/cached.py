@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from otel_perfopt.cache.cache import Cache
-from otel_perfopt.cache.loading import Request
+from otel_perfopt.cache.load import Request, is_coroutine_function
 from otel_perfopt.cache.memory import UNSET, Weigher
 from otel_perfopt.cache.template import make_function
 from otel_perfopt.cache.typing import CachedDecorator, CachedFunction, KeyFunction
@@ -106,15 +106,20 @@ def _decorate(
     is_method: bool,
 ) -> Any:
     _check(function)
-    label = f"{function.__module__}.{function.__qualname__}"
+    label = _label(function)
     shared = cache is not None
+    is_async = is_coroutine_function(function)
     if cache is None:
         cache = Cache(name or label, _place=Place(label), **options)
     elif name is not None or options:
         given = [f"{option}=" for option in (*(["name"] if name is not None else []), *options)]
         raise ConfigurationError(f"{', '.join(given)} has no effect beside cache=, which brings its own options")
+    else:
+        label = cache._claim(label)
     call, key_of = make_function(
         function,
+        label=label,
+        is_async=is_async,
         is_method=is_method,
         shared=shared,
         key=key,
@@ -123,9 +128,9 @@ def _decorate(
             "find": cache._store.entries.get,
             "clock": cache.clock,
             "counts": cache._counts,
-            "touch": cache._store.policy.touch,
-            "miss": _miss_async(cache) if inspect.iscoroutinefunction(function) else _miss(cache),
-            "explain": partial(_explain, label),
+            "move_up": getattr(cache._store.policy, "move_up", None),
+            "miss": _miss_async(cache) if is_async else _miss(cache),
+            "explain": partial(_explain if key is None else _explain_key, label),
         },
     )
 
@@ -149,11 +154,29 @@ def _miss_async(cache: Cache[Any, Any]) -> Callable[[Any, object, Callable[[], A
 def _check(function: Any) -> None:
     if not callable(function):
         raise TypeError(f"@cached decorates a function, not {function!r}; options are keywords, as in @cached(ttl='5m')")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    target = _unwrapped(function)
+    if any(map(_yields, (target, getattr(target, "__call__", None)))):  # noqa: B004 - looks into it
         raise TypeError(
-            f"@cached cannot keep what {function.__qualname__}() yields: a generator can be read only once. "
+            f"@cached cannot keep what {_label(function)}() yields: a generator can be read only once. "
             f"Return a list or a tuple instead"
         )
+
+
+def _yields(function: object) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _label(function: Callable[..., Any]) -> str:
+    """Return the module and the qualified name of `function`, or of the class of a callable object."""
+    named = _unwrapped(function)
+    named = named if hasattr(named, "__qualname__") else type(named)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _is_method(function: Callable[..., Any]) -> bool:
@@ -161,16 +184,22 @@ def _is_method(function: Callable[..., Any]) -> bool:
     scope, _, _ = getattr(function, "__qualname__", "").rpartition(".")
     if not scope or scope.endswith("<locals>"):
         return False
-    return next(iter(inspect.signature(function).parameters), None) in ("self", "cls")
+    try:
+        return next(iter(inspect.signature(function).parameters), None) in ("self", "cls")
+    except ValueError:  # some built-in functions have no signature
+        return False
 
 
 def _check_instance(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    name = function.__name__
-    # The name of a private attribute is mangled and cannot be looked up by it.
-    if not args or not (name.startswith("__") or hasattr(args[0], name)):
-        given = f"not {args[0]!r}" if args else "which is missing"
-        owner = function.__qualname__.rpartition(".")[0]
-        raise TypeError(f"the first argument of {owner}.{name}.invalidate() is the instance, {given}")
+    scope, _, name = function.__qualname__.rpartition(".")
+    if args:
+        instance = args[0]
+        classes = inspect.getmro(instance if isinstance(instance, type) else instance.__class__)
+        # By name alone or by class alone would refuse aliases, private names and methods given to other classes.
+        if any(name in vars(cls) or cls.__qualname__ == scope for cls in classes):
+            return
+    given = f"not {args[0]!r}" if args else "which is missing"
+    raise TypeError(f"the first argument of {scope}.{name}.invalidate() is the instance, {given}")
 
 
 def _explain(label: str, error: TypeError, values: dict[str, Any]) -> TypeError:
@@ -183,4 +212,9 @@ def _explain(label: str, error: TypeError, values: dict[str, Any]) -> TypeError:
                 f"{label}() cannot be cached by its argument {name}={reprlib.repr(value)}, which is not hashable: pass a "
                 f"hashable value, or @cached(key=...) with a function that makes a key of the arguments"
             )
+    return error
+
+
+def _explain_key(label: str, error: TypeError, _: dict[str, Any]) -> TypeError:
+    error.add_note(f"The key= of {label}() raised this, or returned a value that is not hashable.")
     return error

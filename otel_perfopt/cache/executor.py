@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from otel_perfopt._core.flight import Aborted, Failed, Loaded, Outcome
@@ -20,45 +21,58 @@ _lock = threading.Lock()
 
 
 class Job:
-    """A function to run once, in a worker or in a thread that cannot wait for a worker.
-
-    A worker that waits for a job which no worker is left to run would wait for ever; it runs that job itself instead.
+    """A function to run once, in a worker, or in a thread lent to it by a caller that waits and would wait for a worker in vain.
 
     Args:
-        function: what to run, with a copy of the creator's context.
+        function: what to run.
+
+    Attributes:
+        context: the context to run it in; a copy of the creator's, until somebody knows a better one.
     """
 
     def __init__(self, function: Callable[[], Any]) -> None:
+        self.context = copy_context()
         self._function = function
-        self._context = copy_context()
         self._turn = threading.Lock()
-        # Holds an outcome, never an exception: an asyncio future refuses StopIteration, and its waiter would hang.
-        self._outcome: Future[Outcome] = Future()
+        # Tells that it is over, and never fails: an asyncio future refuses StopIteration, and its waiter would hang.
+        self._done: Future[None] = Future()
+        self._outcome: Outcome = Aborted()
 
-    async def result(self) -> Any:
-        """Have a worker run the job, and return or raise what it did."""
+    async def outcome(self) -> Outcome:
+        """Have a worker run the job, and return what came of it; to be called once."""
         global _executor
         with _lock:
             if _executor is None:
                 _executor = ThreadPoolExecutor(MAX_WORKERS, thread_name_prefix="otel-perfopt")
-            _executor.submit(self.run)
-        outcome = await asyncio.wrap_future(self._outcome)
-        if isinstance(outcome, Loaded):
-            return outcome.value
-        raise outcome.error or asyncio.CancelledError
+            _executor.submit(self._run)
+        await asyncio.wrap_future(self._done)
+        # Some frames of an error's traceback know this job, which must not know the error.
+        outcome, self._outcome = self._outcome, Aborted()
+        return outcome
 
-    def run(self) -> None:
-        """Run it here, unless it runs already, has run, or is not wanted any more."""
-        if not self._turn.acquire(blocking=False) or not self._outcome.set_running_or_notify_cancel():
-            return
-        outcome: Outcome
-        try:
-            outcome = Loaded(self._context.run(self._function))
-        except Exception as error:  # noqa: BLE001 - it is the loader's, and goes to those who wait
-            outcome = Failed(error, error.__traceback__)
-        except BaseException as error:  # noqa: BLE001 - an exit asked for by a loader must not end a worker in silence
-            outcome = Aborted(error)
-        self._outcome.set_result(outcome)
+    def lend_thread(self) -> None:
+        """Start a thread for the job if no worker has begun it; for callers that block a thread until it is done.
+
+        All workers may be waiting, for this very job for instance. Whoever waits is not at work, so that the threads at
+        work are no more than before.
+        """
+        if not self._turn.locked():
+            threading.Thread(target=self._run, name="otel-perfopt-lent", daemon=True).start()
+
+    def _run(self) -> None:
+        if not self._turn.acquire(blocking=False) or not self._done.set_running_or_notify_cancel():
+            return  # it runs already, has run, or is not wanted any more
+        self._outcome = _outcome_of(partial(self.context.run, self._function))
+        self._done.set_result(None)
+
+
+def _outcome_of(function: Callable[[], Any]) -> Outcome:
+    try:
+        return Loaded(function())
+    except Exception as error:  # noqa: BLE001 - it is the loader's, and goes to those who wait
+        return Failed(error, error.__traceback__)
+    except BaseException as error:  # noqa: BLE001 - an exit asked for by a loader must not end a worker in silence
+        return Aborted(error)
 
 
 def _after_fork() -> None:

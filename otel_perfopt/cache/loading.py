@@ -2,90 +2,37 @@
 
 A load belongs to its flight, not to the caller that started it. A synchronous loader runs in its caller's thread, or in the
 executor when a coroutine wants its value; a coroutine function runs in a task of its caller's loop.
+
+Where an error passes through, local variables that lead to a load are deleted: the load knows the error, the error its
+traceback, and that these frames, which would keep each other until a collection of garbage.
 """
 
 import asyncio
 import inspect
 import reprlib
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Coroutine, Hashable
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from contextvars import copy_context
 from functools import partial
 from typing import Any, NoReturn
 
-from otel_perfopt._core.flight import Aborted, Failed, Flight, Flights, Loaded, Node, Outcome
+from otel_perfopt._core.flight import Aborted, Failed, Flights, Loaded, Outcome
 from otel_perfopt._core.policies import Entry
 from otel_perfopt.cache.executor import Job
-from otel_perfopt.cache.memory import MemoryTier, Unset
-from otel_perfopt.cache.waiting import Waits, loop_node, running_loop, wait_in_loop, wait_in_thread
-from otel_perfopt.durations import Duration
+from otel_perfopt.cache.load import Load, Request, current_load, is_coroutine_function, waiters
+from otel_perfopt.cache.memory import MemoryTier
+from otel_perfopt.cache.waiting import Waits, wait_in_loop, wait_in_thread
 from otel_perfopt.errors import LoadCancelled, ReentrantLoad
 from otel_perfopt.telemetry import names
 from otel_perfopt.telemetry.caches import observed_load
 from otel_perfopt.telemetry.family import Gauges
 
-__all__ = ("Loading", "Request", "is_coroutine_function")
-
-_current: ContextVar["Load | None"] = ContextVar("otel_perfopt_current_load", default=None)
+__all__ = ("Loading",)
 
 _GAUGES: Gauges = {
     names.CACHE_LOAD_IN_FLIGHT: lambda cache: len(cache._flights),
-    names.CACHE_LOAD_WAITERS: lambda cache: cache._flights.waiting,
+    names.CACHE_LOAD_WAITERS: lambda cache: cache._load_waiters(),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A wish for a value.
-
-    Attributes:
-        key: the key.
-        loader: what makes the value.
-        ttl: how long to keep it.
-        owner: the instance whose method is called; its entries go with it.
-    """
-
-    key: Hashable
-    loader: Callable[[], Any]
-    ttl: Duration | Unset | None
-    owner: object = None
-
-
-class Load(Flight):
-    """A flight together with what runs it."""
-
-    __slots__ = ("_task", "group", "job", "loop", "request")
-
-    def __init__(self, request: Request, group: set[Entry] | None) -> None:
-        super().__init__(request.key)
-        self.request = request
-        self.group = group
-        self.loop: AbstractEventLoop | None = None
-        self.job: Job | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self, work: Coroutine[Any, Any, None], on_end: Callable[[], None]) -> None:
-        """Run it as a task of the running loop."""
-        self.loop = asyncio.get_running_loop()
-        self.waiting_for.add(loop_node(self.loop))
-        self._task = self.loop.create_task(work)
-        # Ends a flight whose task is cancelled before its first step, too.
-        self._task.add_done_callback(lambda _: on_end())
-
-    def cancel(self) -> None:
-        """Cancel the task, from any thread; a load that runs in a thread goes on, and nobody gets its value."""
-        loop, task = self.loop, self._task
-        if loop is None or task is None or loop.is_closed():
-            return
-        if running_loop() is loop:
-            task.cancel()
-        else:
-            loop.call_soon_threadsafe(task.cancel)
-
-    def is_dead(self) -> bool:
-        """Whether the loop that should run it is closed."""
-        return self.loop is not None and self.loop.is_closed()
 
 
 class Loading(MemoryTier):
@@ -105,113 +52,147 @@ class Loading(MemoryTier):
                 f"cache {self.name!r}: the loader is a coroutine function, which a synchronous call cannot wait for; "
                 f"use 'await cache.get_async(key, loader)'"
             )
+        self._check_ttl(request.ttl)
         first = True
         while True:
-            load, starts, value = self._board(request, count=first)
-            if load is None:
-                return value
+            outcome = self._attempt(request, first=first)
             first = False
-            with Waits(_waiters(blocking=True), load) as can_end:
-                if not can_end:
-                    self._refuse(load)
-                if starts:
-                    return self._run(load)
-                if load.job is not None:
-                    load.job.run()
-                try:
-                    wait_in_thread(partial(self._subscribe, load), load.is_dead)
-                except BaseException:
-                    self._leave(load)
-                    raise
-            if load.is_dead():
-                self._finish(load, Aborted())
-            if isinstance(load.outcome, Loaded):
-                return load.outcome.value
-            if isinstance(load.outcome, Failed):
-                raise load.outcome.error.with_traceback(load.outcome.traceback)
+            try:
+                if isinstance(outcome, Loaded):
+                    return outcome.value
+                if isinstance(outcome, Failed):
+                    raise outcome.error.with_traceback(outcome.traceback)
+            finally:
+                del outcome
             # Aborted: who ran it was interrupted or cancelled, which is not this caller's business. Try again.
 
     async def _get_or_load_async(self, request: Request) -> Any:
         """Do what `_get_or_load` does, without blocking the loop."""
+        self._check_ttl(request.ttl)
         first = True
         while True:
-            load, starts, value = self._board(request, count=first)
-            if load is None:
-                return value
+            outcome, mine = await self._attempt_async(request, first=first)
             first = False
-            with Waits(_waiters(blocking=False), load) as can_end:
+            try:
+                if isinstance(outcome, Loaded):
+                    return outcome.value
+                if isinstance(outcome, Failed):
+                    raise outcome.error.with_traceback(outcome.traceback)
+                if mine and not isinstance(outcome.error, asyncio.CancelledError | None):
+                    raise outcome.error
+                if mine:
+                    raise LoadCancelled(
+                        f"the load of {reprlib.repr(request.key)} in cache {self.name!r} was cancelled from inside",
+                        context={"cache": self.name},
+                    ) from outcome.error
+            finally:
+                del outcome
+
+    def _attempt(self, request: Request, *, first: bool) -> Outcome:
+        """Load in this thread, or wait for whoever loads."""
+        load, mine = None, False
+        try:
+            load, mine, found = self._board(request, first=first)
+            if load is None:
+                return found
+            with Waits(waiters(blocks_loop=True, blocks_thread=not mine), load) as can_end:
                 if not can_end:
                     self._refuse(load)
-                try:
-                    if starts:
-                        load.start(self._drive(load), partial(self._finish, load, Aborted()))
-                    await wait_in_loop(partial(self._subscribe, load))
-                except BaseException:
-                    self._leave(load)
-                    raise
-            if isinstance(load.outcome, Loaded):
-                return load.outcome.value
-            if isinstance(load.outcome, Failed):
-                raise load.outcome.error.with_traceback(load.outcome.traceback)
-            if starts and load.outcome is not None:
-                raise LoadCancelled(
-                    f"the load of {reprlib.repr(request.key)} in cache {self.name!r} was cancelled from inside",
-                    context={"cache": self.name},
-                ) from load.outcome.error
+                if mine:
+                    return self._run(load)
+                wait_in_thread(partial(self._subscribe, load), load.look_after)
+                return self._outcome_of(load)
+        except BaseException:
+            if load is not None:
+                self._leave(load, mine=mine)
+            raise
+        finally:
+            del load
 
-    def _board(self, request: Request, *, count: bool) -> tuple[Load | None, bool, Any]:
+    async def _attempt_async(self, request: Request, *, first: bool) -> tuple[Outcome, bool]:
+        """Load in a task of this loop, or wait for whoever loads; also tell whether the load was this caller's."""
+        loop = asyncio.get_running_loop()
+        job = None if is_coroutine_function(request.loader) else Job(request.loader)
+        load, mine, found = self._board(request, first=first, loop=loop, job=job)
+        if load is None:
+            return found, False
+        try:
+            with Waits(waiters(), load) as can_end:
+                if not can_end:
+                    self._refuse(load)
+                if mine:
+                    load.start(loop, self._drive(load), partial(self._finish, load, Aborted()))
+                elsewhere = load.loop is not None and load.loop is not loop
+                await wait_in_loop(partial(self._subscribe, load), load.can_end if elsewhere else None)
+                return self._outcome_of(load), mine
+        except BaseException:
+            self._leave(load, mine=mine and load.task is None)
+            raise
+
+    def _board(
+        self, request: Request, *, first: bool, loop: AbstractEventLoop | None = None, job: Job | None = None
+    ) -> tuple[Load | None, bool, Outcome]:
         """Join the load in progress, or start one, unless the value has come meanwhile.
 
         Returns:
-            The load, whether the caller has to run it, and the value if there is no load.
+            The load, whether the caller has to run it, and the outcome if there is no load.
         """
-        with self._lock:
-            entry = self._fresh(request.key)
-            if entry is not None:
-                return None, False, self._hit(entry) if count else entry.value
-            if count:
-                self._counts.misses += 1
-            load = self._flights.find(request.key)
-            if load is not None and not load.is_dead():
-                load.parties += 1
-                return load, False, None
-            if load is not None:
-                self._finish(load, Aborted())
-            group = None if request.owner is None else self._owners.group(request.owner)
-            load = Load(request, group)
-            self._flights.start(load)
-            return load, True, None
+        started: Load | None = None
+        try:
+            with self._lock:
+                entry = self._fresh(request.key)
+                if entry is not None:
+                    return None, False, Loaded(self._hit(entry) if first else entry.value)
+                if first:
+                    self._counts.misses += 1
+                load = self._joinable(request.key)
+                if load is not None:
+                    load.parties += 1
+                    return load, False, Aborted()
+                group = None if request.owner is None else self._owners.group(request.owner)
+                load = started = Load(request, group, loop, job)
+                self._flights.start(load)
+            return load, True, Aborted()
+        except BaseException:
+            if started is not None:  # interrupted on the way out; nobody would run it
+                self._finish(started, Aborted())
+            raise
 
-    def _run(self, load: Load) -> Any:
+    def _joinable(self, key: Hashable) -> Load | None:
+        load = self._flights.find(key)
+        if load is None or (load.outcome is None and load.can_end()):
+            return load
+        self._abandon(load)
+        return None
+
+    def _run(self, load: Load) -> Outcome:
         """Run a load in this thread."""
-        token = _current.set(load)
+        token = current_load.set(load.ticket)
         try:
             value = self._load(load.request.loader)
             entry = self._entry(load.key, value, load.request.ttl, load.group)
-        except Exception as error:
-            self._finish(load, Failed(error, error.__traceback__))
-            raise
-        except BaseException as error:
-            self._finish(load, Aborted(error))
-            raise
+            return self._finish(load, Loaded(value), entry)
+        except Exception as error:  # noqa: BLE001 - it goes to everybody, this caller included
+            return self._finish(load, Failed(error, error.__traceback__))
         finally:
-            _current.reset(token)
-        self._finish(load, Loaded(value), entry)
-        return value
+            current_load.reset(token)
+            del load
 
     async def _drive(self, load: Load) -> None:
-        """Run a load as a task; the outcome is the flight's, so that the task itself never fails."""
-        _current.set(load)
+        """Run a load as a task; the outcome is the flight's, so that the task itself does not fail."""
+        current_load.set(load.ticket)
         try:
-            value = await self._load_async(load)
+            value = await self._load_async(load.request.loader, load.job)
             entry = self._entry(load.key, value, load.request.ttl, load.group)
+            self._finish(load, Loaded(value), entry)
         except Exception as error:  # noqa: BLE001 - it goes to those who wait
             self._finish(load, Failed(error, error.__traceback__))
         except BaseException as error:
             self._finish(load, Aborted(error))
-            raise
-        else:
-            self._finish(load, Loaded(value), entry)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise  # to the loop, which stops; others go to the caller that started the load
+        finally:
+            del load
 
     @observed_load()
     def _load(self, loader: Callable[[], Any]) -> Any:
@@ -226,15 +207,20 @@ class Loading(MemoryTier):
         return value
 
     @observed_load()
-    async def _load_async(self, load: Load) -> Any:
-        loader = load.request.loader
-        if is_coroutine_function(loader):
+    async def _load_async(self, loader: Callable[[], Any], job: Job | None) -> Any:
+        if job is None:
             return await loader()
-        load.job = Job(loader)
-        value = await load.job.result()
-        return await value if inspect.isawaitable(value) else value
+        job.context = copy_context()  # has the span of this load
+        outcome = await job.outcome()
+        try:
+            if not isinstance(outcome, Loaded):
+                raise outcome.error or asyncio.CancelledError
+            return await outcome.value if inspect.isawaitable(outcome.value) else outcome.value
+        finally:
+            del outcome
 
-    def _finish(self, load: Load, outcome: Outcome, entry: Entry | None = None) -> None:
+    def _finish(self, load: Load, outcome: Outcome, entry: Entry | None = None) -> Outcome:
+        """End a load with `outcome`, unless it has ended, and return it; store the entry unless that is forbidden."""
         try:
             with self._lock:
                 storable = self._flights.finish(load, outcome)
@@ -243,13 +229,30 @@ class Loading(MemoryTier):
             for wake in load.take_wakers():
                 wake()
         del garbage  # only now, without the lock: dropping values may run user code
+        return outcome
 
     def _subscribe(self, load: Load, waker: Callable[[], None]) -> bool:
         with self._lock:
             return load.on_done(waker)
 
-    def _leave(self, load: Load) -> None:
-        """Take a caller off who will not wait any longer; the last one cancels the load."""
+    def _outcome_of(self, load: Load) -> Outcome:
+        """Return the outcome of a load that was waited for; one that cannot end is left to its loop."""
+        if load.outcome is None:
+            self._abandon(load)
+            self._leave(load)
+        return load.outcome or Aborted()
+
+    def _abandon(self, load: Load) -> None:
+        """Let nobody join a load that has ended or cannot end, and let nobody wait for one whose loop is closed."""
+        with self._lock:
+            self._flights.ground_flight(load)
+        if load.loop is not None and load.loop.is_closed():
+            self._finish(load, Aborted())
+
+    def _leave(self, load: Load, *, mine: bool = False) -> None:
+        """Take a caller off who will not wait any longer; the last one cancels the load, and its runner ends it."""
+        if mine:
+            self._finish(load, Aborted())
         with self._lock:
             last = load.leave()
             if last:
@@ -257,8 +260,11 @@ class Loading(MemoryTier):
         if last:
             load.cancel()
 
+    def _load_waiters(self) -> int:
+        with self._lock:
+            return self._flights.waiting
+
     def _refuse(self, load: Load) -> NoReturn:
-        self._leave(load)
         raise ReentrantLoad(
             f"loading {reprlib.repr(load.key)} in cache {self.name!r} would wait for itself: the load, or the event loop that "
             f"runs it, is waiting for this call. Load it before, or await get_async() on the loop",
@@ -268,19 +274,3 @@ class Loading(MemoryTier):
     def _reset_after_fork(self) -> None:
         super()._reset_after_fork()
         self._flights = Flights()
-
-
-def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Whether calling `function` makes a coroutine, as far as can be seen without calling it."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - looks into it
-
-
-def _waiters(*, blocking: bool) -> list[Node]:
-    """Return what waits while this caller waits: the load that it is part of, and the loop that it blocks."""
-    waiters: list[Node] = []
-    current = _current.get()
-    if current is not None and current.outcome is None:
-        waiters.append(current)
-    if blocking and (loop := running_loop()) is not None:
-        waiters.append(loop_node(loop))
-    return waiters

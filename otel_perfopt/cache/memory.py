@@ -3,8 +3,10 @@
 import math
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from enum import Enum
+from functools import partial
 from numbers import Real
 from typing import Any, Final
 
@@ -64,14 +66,19 @@ class MemoryTier:
         self.name = name
         self.max_size = _checked_size(max_size)
         self.max_weight = _checked_weight(max_weight, weigher)
-        self.ttl = self._seconds(ttl)
         self.policy = policy
         self.clock = clock
         self._weigher = weigher
         # Reentrant: a collection of garbage under the lock may run a finalizer that uses this cache.
         self._lock = threading.RLock()
-        self._store = Store(policy, max_size=self.max_size, max_weight=self.max_weight)
+        try:
+            self.ttl = self._seconds(ttl)
+            self._store = Store(policy, max_size=self.max_size, max_weight=self.max_weight)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(str(error)) from None
         self._owners = Owners()
+        self._is_changing = False
+        self._postponed: deque[Callable[[], Any]] = deque()
         self._counts: CacheCounts = CACHES.join(name, self, {**_GAUGES, **gauges})
         _live.add(self)
 
@@ -106,12 +113,38 @@ class MemoryTier:
 
     def _put(self, entry: Entry) -> object:
         """Store an entry under the lock; the caller drops what it returns after releasing it."""
+        return self._change(partial(self._put_now, entry))
+
+    def _put_now(self, entry: Entry) -> object:
         dead = self._owners.take_dead()
         for orphan in dead:
             self._store.discard_entry(orphan)
         replaced, evicted = self._store.put(entry, self.clock())
         self._count(evicted)
         return dead, replaced, evicted
+
+    def _change(self, change: Callable[[], Any]) -> list[Any]:
+        """Change the store, under the lock and in one piece.
+
+        A collection of garbage in the middle of a change may run a finalizer that wants another one; that comes after it.
+
+        Returns:
+            What the change returned, None if it comes later; and what others returned, to be dropped with it.
+        """
+        if self._is_changing:
+            self._postponed.append(change)
+            return [None]
+        self._is_changing = True
+        try:
+            results = [change()]
+            while self._postponed:
+                results.append(self._postponed.popleft()())
+        except BaseException:  # Ctrl-C, or a key whose comparison raises
+            self._store.rebuild()
+            raise
+        finally:
+            self._is_changing = False
+        return results
 
     def _count(self, evicted: Iterable[Evicted]) -> None:
         counts = self._counts
@@ -123,12 +156,23 @@ class MemoryTier:
             else:
                 counts.evicted_expired += 1
 
+    def _check_ttl(self, ttl: Duration | Unset | None) -> None:
+        if ttl is not UNSET:
+            self._seconds(ttl)
+
     @staticmethod
     def _seconds(ttl: Duration | None) -> float | None:
         return None if ttl is None else to_seconds(ttl, option="ttl")
 
+    def __del__(self) -> None:
+        # Entries and the policy's queues know each other: without this they would wait for a collection of garbage.
+        store = getattr(self, "_store", None)
+        if store is not None:
+            store.clear()
+
     def _reset_after_fork(self) -> None:
         self._lock = threading.RLock()
+        self._is_changing = False
         self._store.rebuild()
 
 

@@ -27,18 +27,21 @@ class Owners:
             TypeError: `instance` cannot be referred to weakly.
         """
         found = self._groups.get(id(instance))
-        if found is not None and found[0]() is instance:
-            return found[1]
+        if found is not None:
+            if found[0]() is instance:
+                return found[1]
+            del self._groups[id(instance)]  # of a dead instance whose callback is still to come
         group: set[Entry] = set()
         myself, identity = weakref.ref(self), id(instance)
 
-        def bury(_: object) -> None:
+        def bury(reference: weakref.ref[object]) -> None:
+            for entry in list(group):
+                entry.expires = -math.inf
             owners = myself()
             if owners is not None:
-                _, dead = owners._groups.pop(identity)
-                for entry in list(dead):
-                    entry.expires = -math.inf
-                owners._dead.append(dead)
+                if owners._groups.get(identity, (None,))[0] is reference:
+                    del owners._groups[identity]
+                owners._dead.append(group)
 
         try:
             reference = weakref.ref(instance, bury)
@@ -49,8 +52,8 @@ class Owners:
                 f'reference, and {kind} allows none: add "__weakref__" to its __slots__ (for a dataclass, '
                 f"weakref_slot=True), or pass key= to @cached"
             ) from None
-        self._groups[identity] = (reference, group)
-        return group
+        # Making the reference may have run a finalizer that came here for the same instance; then its group stands.
+        return self._groups.setdefault(identity, (reference, group))[1]
 
     def take_dead(self) -> list[Entry]:
         """Return the entries of instances that are gone since the last call."""

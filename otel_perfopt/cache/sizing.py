@@ -44,7 +44,7 @@ def _deep_size(root: object, seen: set[int]) -> int:
             pending.extend(list(item.values())[:MAX_OBJECTS])
         elif type(item) in (list, tuple, set, frozenset):
             pending.extend(list(cast("Collection[object]", item))[:MAX_OBJECTS])
-        elif not isinstance(item, _SHARED):
+        elif not issubclass(type(item), _SHARED):  # isinstance() would ask the item
             try:
                 pending.append(object.__getattribute__(item, "__dict__"))
             except AttributeError:

@@ -20,7 +20,7 @@ _SOURCE = """\
 {async_}def {name}({parameters}):
     try:
         {p}entry = {p}find({key})
-    except TypeError as {p}error:
+    except {p}TypeError as {p}error:
         raise {p}explain({p}error, {values})
     if {p}entry is not None and {p}entry.expires > {p}clock():
         {touch}
@@ -33,13 +33,15 @@ def {p}key_of({parameters}):
 """
 _TOUCH = {
     "s3fifo": "if {p}entry.frequency < 3: {p}entry.frequency += 1",
-    "lru": "{p}touch({p}entry)",
+    "lru": "try: {p}move_up({p}entry)\n        except {p}KeyError: pass",
 }
 
 
 def make_function(
     function: Callable[..., Any],
     *,
+    label: str,
+    is_async: bool,
     is_method: bool,
     shared: bool,
     key: Callable[..., Any] | None,
@@ -50,27 +52,29 @@ def make_function(
 
     Args:
         function: the function to stand in for.
+        label: names it in tracebacks and, in a shared cache, in keys.
+        is_async: whether calling it makes a coroutine.
         is_method: whether the first parameter stands for its identity, and is passed to the helper ``miss`` as the owner.
-        shared: whether the key begins with the name of the function, because others use the same cache.
+        shared: whether the key begins with the label, because others use the same cache.
         key: makes the key from the arguments, instead of the arguments themselves.
         policy: how a hit is noted.
-        helpers: ``find``, ``clock``, ``counts``, ``touch``, ``miss`` and ``explain``.
+        helpers: ``find``, ``clock``, ``counts``, ``move_up``, ``miss`` and ``explain``.
     """
     signature = _signature(function)
     names = signature.parameters
+    name = getattr(function, "__name__", "")
+    name = name if name.isidentifier() and not keyword.iskeyword(name) else "cached_call"
     prefix = "_cached_"
-    while any(name.startswith(prefix) for name in names):
+    while any(taken.startswith(prefix) for taken in (name, *names)):
         prefix = f"_{prefix}"
     shape = CallShape.of(signature, freeze=f"{prefix}freeze")
     if key is not None:
         expression = f"{prefix}make_key({shape.arguments})"
+        expression = f"({prefix}label, {expression})" if shared else expression
     else:
         expression = shape.key(
             first=f"{prefix}id({shape.names[0]})" if is_method else None, prefix=f"{prefix}label" if shared else None
         )
-    is_async = inspect.iscoroutinefunction(function)
-    name = getattr(function, "__name__", "")
-    name = name if name.isidentifier() and not keyword.iskeyword(name) else "cached_call"
     source = _SOURCE.format(
         p=prefix,
         name=name,
@@ -83,8 +87,16 @@ def make_function(
         async_="async " if is_async else "",
         await_="await " if is_async else "",
     )
-    label = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', name)}"
-    own = {"function": function, "freeze": freeze_kwargs, "id": id, "label": label, "make_key": key, "partial": partial}
+    own = {
+        "KeyError": KeyError,
+        "TypeError": TypeError,
+        "freeze": freeze_kwargs,
+        "function": function,
+        "id": id,
+        "label": label,
+        "make_key": key,
+        "partial": partial,
+    }
     namespace = {prefix + helper: value for helper, value in {**helpers, **own}.items()}
     filename = f"<cached {label}>"
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - the template above and names of parameters
@@ -93,6 +105,7 @@ def make_function(
     for made in (call, key_of):
         _set_defaults(made, signature)
     update_wrapper(call, function)
+    key_of.__qualname__ = f"{call.__qualname__}.invalidate"  # for messages about wrong arguments
     return call, key_of
 
 
