@@ -1,23 +1,27 @@
 """Measuring operations: how often, how long, how many failed, and with which change of memory."""
 
 import inspect
+import math
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from types import TracebackType
 from typing import Any, TypeVar, cast, overload
-
-import wrapt
-from opentelemetry import context, trace
 
 from otel_perfopt.durations import Duration, to_seconds
 from otel_perfopt.errors import ConfigurationError, MissingExtra
 from otel_perfopt.telemetry import instruments, names, spans
 from otel_perfopt.telemetry.operations import Operation, operation
 from otel_perfopt.telemetry.spans import Traced
+from otel_perfopt.telemetry.wrapping import Wrapper, label_of, plain_function
 
 __all__ = ("measure_performance", "record_performance_metric")
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_DURATION = 1e9
 
 
 @overload
@@ -42,7 +46,9 @@ def measure_performance(name: Any = None, fn: Any = None, /, *, span: bool = Tru
         The measured function; it keeps its name, its signature and its type, and can be pickled by name.
 
     Raises:
+        ConfigurationError: the name is empty.
         MissingExtra: `track_memory` without psutil.
+        TypeError: it is no function, or the name is no string.
 
     >>> @measure_performance("orders.total")
     ... def total(prices):
@@ -69,50 +75,49 @@ def record_performance_metric(
 
     Args:
         name: the name of the operation.
-        duration: how long it took, in seconds, as a `timedelta` or as a string.
+        duration: how long it took, in seconds, as a `timedelta` or as a string; at most a thousand million seconds.
         success: whether it succeeded.
         error_type: how it failed: a class of exceptions or an error code, of low cardinality.
         memory_delta: the change of memory in bytes.
 
     Raises:
-        ValueError: the duration is negative or not finite, or a success has an error type.
+        ValueError: the name is empty, the duration is negative, not finite or too long, the change of memory is not finite, or a
+            success has an error type.
+        TypeError: an argument has another type.
 
     >>> record_performance_metric("import", 0.25, success=False, error_type="TimeoutError")
     """
+    _check_name(name)
     seconds = to_seconds(duration, option="duration", allow_zero=True)
+    if seconds > MAX_DURATION:
+        raise ConfigurationError(f"duration={duration!r} is more than thirty years; is it in seconds?")
+    if error_type is not None and not isinstance(error_type, str):
+        raise TypeError(f"error_type={error_type!r} must be a string, such as 'TimeoutError'")
+    if memory_delta is not None and not math.isfinite(memory_delta):
+        raise ConfigurationError(f"memory_delta={memory_delta!r} must be a finite number of bytes")
     if success and error_type is not None:
         raise ConfigurationError(f"error_type={error_type!r} belongs to success=False")
     record = operation(name)
     latency = record.success if success else record.failure(error_type or names.ERROR_TYPE_OTHER)
     latency.record(seconds)
     if memory_delta is not None:
-        record.memory_deltas.append(memory_delta)
+        record.add_memory_delta(memory_delta)
 
 
-class _BoundMeasured(wrapt.BoundFunctionWrapper):  # type: ignore[misc, type-arg, unused-ignore]
-    """A measured method of an instance; pickled as the instance and the name."""
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return getattr, (self._self_instance, self.__name__)
-
-
-class _Measured(wrapt.FunctionWrapper):  # type: ignore[misc, type-arg, unused-ignore]
-    """A measured function; pickled and copied by its qualified name, as functions are."""
-
-    __bound_function_wrapper__ = _BoundMeasured
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.__qualname__
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"name={name!r}: the name of an operation is a string, such as 'orders.total'")
+    if not name.strip():
+        raise ConfigurationError(f"name={name!r}: an operation needs a name, such as 'orders.total'")
 
 
 def _measured(function: F, name: str | None, *, span: bool, track_memory: bool) -> F:
-    plain = getattr(function, "__func__", function)  # of a classmethod or staticmethod
+    plain = plain_function(function)
     if not callable(plain):
         raise TypeError(f"measure_performance measures a function, not {function!r}")
     if name is None:
-        name = f"{plain.__module__}.{plain.__qualname__}"
-    if not name.strip():
-        raise ConfigurationError(f"name={name!r}: an operation needs a name, such as 'orders.total'")
+        name = label_of(function)
+    _check_name(name)
     if track_memory:
         _resident_memory()  # raises now, not at the first call, if psutil is missing
     meter = _Meter(operation(name), span=span, track_memory=track_memory)
@@ -124,7 +129,7 @@ def _measured(function: F, name: str | None, *, span: bool, track_memory: bool) 
         wrapper = meter.wrap_coroutine
     else:
         wrapper = meter.wrap_function
-    return cast("F", _Measured(function, wrapper()))
+    return cast("F", Wrapper(function, wrapper()))
 
 
 _clock = time.perf_counter
@@ -198,11 +203,7 @@ class _Meter:
                 try:
                     payload = yield item
                     resume = generator.send
-                except GeneratorExit:
-                    with run:
-                        generator.close()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - what the consumer throws is the generator's to handle
+                except BaseException as error:  # noqa: BLE001 - it is the generator's to handle, GeneratorExit as well
                     resume, payload = generator.throw, error
         except StopIteration as stop:
             run.end()
@@ -216,7 +217,7 @@ class _Meter:
 
     async def _drive_async(self, generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
         run = _Run(self)
-        resume: Callable[[Any], Any] = generator.asend
+        resume: Callable[[Any], Any] = partial(_first_step, generator)
         payload: Any = None
         try:
             while True:
@@ -225,11 +226,7 @@ class _Meter:
                 try:
                     payload = yield item
                     resume = generator.asend
-                except GeneratorExit:
-                    with run:
-                        await generator.aclose()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - what the consumer throws is the generator's to handle
+                except BaseException as error:  # noqa: BLE001 - it is the generator's to handle, GeneratorExit as well
                     resume, payload = generator.athrow, error
         except StopAsyncIteration:
             run.end()
@@ -248,10 +245,20 @@ class _Meter:
         before = _resident_memory()
         with Traced(self._operation.name, self._attributes) if self._span else nullcontext():
             yield
-        self._operation.memory_deltas.append(_resident_memory() - before)
+        self._operation.add_memory_delta(_resident_memory() - before)
 
     def _around(self) -> AbstractContextManager[Any]:
         return self._tracked() if self._track_memory else Traced(self._operation.name, self._attributes)
+
+
+def _first_step(generator: AsyncGenerator[Any, Any], _: None) -> Any:
+    """Start `generator` without telling the event loop of it, which would close it while the one around it does, too."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return generator.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 class _Run:
@@ -261,16 +268,16 @@ class _Run:
         self._meter = meter
         self._seconds = 0.0
         self._memory = _resident_memory() if meter._track_memory else 0
-        self._span = spans.tracer().start_span(meter._operation.name, attributes=meter._attributes) if meter._span else None
+        self._span = spans.start(meter._operation.name, meter._attributes) if meter._span else None
 
     def __enter__(self) -> None:
-        self._token = None if self._span is None else context.attach(trace.set_span_in_context(self._span))
+        self._token = None if self._span is None else spans.attach(self._span)
         self._start = _clock()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._seconds += _clock() - self._start
-        if self._token is not None:
-            context.detach(self._token)
+        if self._span is not None:
+            spans.detach(self._token, self._span, error)
 
     def end(self, error: BaseException | None = None) -> None:
         """Record the run."""
@@ -278,13 +285,11 @@ class _Run:
         if error is None:
             meter._operation.success.record(self._seconds)
             if meter._track_memory:
-                meter._operation.memory_deltas.append(_resident_memory() - self._memory)
+                meter._operation.add_memory_delta(_resident_memory() - self._memory)
         else:
             meter._fail(self._seconds, error)
         if self._span is not None:
-            if error is not None:
-                spans.fail(self._span, error)
-            self._span.end()
+            spans.end(self._span, error)
 
 
 _process: Any = None
@@ -301,7 +306,10 @@ def _resident_memory() -> int:
                 "track_memory=True needs psutil: pip install 'otel-perfopt[memory]'", context={"extra": "memory"}
             ) from error
         _process = psutil.Process()
-    return cast("int", _process.memory_info().rss)
+    try:
+        return cast("int", _process.memory_info().rss)
+    except Exception:  # noqa: BLE001 - the system may refuse to tell; the caller's function ran all the same
+        return 0
 
 
 def _after_fork() -> None:

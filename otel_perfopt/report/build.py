@@ -140,6 +140,7 @@ def _operation(name: str, points: _Points, memory_deltas: list[float]) -> Operat
         p95_duration=summary.p95,
         p99_duration=summary.p99,
         errors={kind: histogram.count for kind, histogram in failures.items()},
+        distribution=summary.distribution,
     )
 
 
@@ -154,4 +155,5 @@ def _summary(histogram: Histogram) -> LatencySummary:
         p50=histogram.percentile(0.50),
         p95=histogram.percentile(0.95),
         p99=histogram.percentile(0.99),
+        distribution=histogram.distribution(),
     )

@@ -1,7 +1,10 @@
 """The report: frozen rows, with the keys of the specification first and what goes beyond them after."""
 
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
+
+from otel_perfopt.errors import MissingExtra
 
 __all__ = ("CacheRow", "LatencySummary", "OperationRow", "PerformanceReport", "Summary")
 
@@ -18,6 +21,7 @@ class LatencySummary:
         p50: the median, within 0.6 %.
         p95: 95 % take at most this long, within 0.6 %.
         p99: 99 % take at most this long, within 0.6 %.
+        distribution: pairs of a bound and how many took at most that long, but longer than the bound before.
     """
 
     count: int = 0
@@ -27,6 +31,7 @@ class LatencySummary:
     p50: float = 0.0
     p95: float = 0.0
     p99: float = 0.0
+    distribution: list[tuple[float, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class OperationRow:
         p95_duration: 95 % of the calls take at most this long.
         p99_duration: 99 % of the calls take at most this long.
         errors: failures by ``error.type``.
+        distribution: pairs of a bound and how many calls took at most that long, but longer than the bound before.
     """
 
     count: int
@@ -64,6 +70,7 @@ class OperationRow:
     p95_duration: float
     p99_duration: float
     errors: dict[str, int]
+    distribution: list[tuple[float, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,5 +171,27 @@ class PerformanceReport:
 
         return render(self, width=width, color=color)
 
+    def to_html(self, *, title: str = "Performance report") -> str:
+        """Return the report as one HTML page with charts, which needs no network and runs no script.
+
+        Args:
+            title: the heading of the page.
+
+        Raises:
+            MissingExtra: the extra ``html`` is not installed.
+        """
+        from otel_perfopt.report.html import render  # noqa: PLC0415 - needs the extra
+
+        return render(self, title=title)
+
     def __str__(self) -> str:
         return self.to_text()
+
+    def _repr_html_(self) -> str | None:
+        """Return the page for a notebook, in a frame that keeps its styles apart; None, for text, without the extra."""
+        try:
+            page = self.to_html()
+        except MissingExtra:
+            return None
+        style = "width: 100%; height: 40rem; border: 0; border-radius: 12px"
+        return f'<iframe title="Performance report" style="{style}" srcdoc="{escape(page)}"></iframe>'

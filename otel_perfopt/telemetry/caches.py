@@ -6,13 +6,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-import wrapt
 from opentelemetry.trace import Span
 
 from otel_perfopt._core.cells import Counts
 from otel_perfopt.telemetry import names
 from otel_perfopt.telemetry.family import Family, Series
 from otel_perfopt.telemetry.spans import Traced
+from otel_perfopt.telemetry.wrapping import Wrapper, label_of, plain_function
 
 __all__ = ("CACHES", "CacheCounts", "observed_cache", "observed_load")
 
@@ -65,6 +65,7 @@ class _Load(Traced):
     __slots__ = ("_cache", "_start")
 
     def __init__(self, cache: str) -> None:
+        cache = names.clean(cache)
         super().__init__(f"load {cache}", {names.CACHE_NAME: cache})
         self._cache = cache
 
@@ -84,7 +85,8 @@ def observed_load(name: str | None = None) -> Callable[[F], F]:
     """Decorate the function or method that loads a cache's missing values: a span ``load {name}`` and its duration.
 
     Args:
-        name: the name of the cache; None for the attribute ``name`` of the instance that the method is called on.
+        name: the name of the cache; None for the attribute ``name`` of the instance that the method is called on, or without
+            one for the module and the qualified name of the function.
 
     >>> @observed_load("users")
     ... def load_user(number):
@@ -94,19 +96,25 @@ def observed_load(name: str | None = None) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        if inspect.iscoroutinefunction(function):
+        label = label_of(function)
+
+        def name_of(instance: Any) -> str:
+            found = name or getattr(instance, "name", None)
+            return found if isinstance(found, str) and found else label
+
+        if inspect.iscoroutinefunction(plain_function(function)):
 
             async def wrapper_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-                with _Load(name or instance.name):
+                with _Load(name_of(instance)):
                     return await wrapped(*args, **kwargs)
 
-            return cast("F", wrapt.FunctionWrapper(function, wrapper_async))
+            return cast("F", Wrapper(function, wrapper_async))
 
         def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-            with _Load(name or instance.name):
+            with _Load(name_of(instance)):
                 return wrapped(*args, **kwargs)
 
-        return cast("F", wrapt.FunctionWrapper(function, wrapper))
+        return cast("F", Wrapper(function, wrapper))
 
     return decorate
 
@@ -118,9 +126,11 @@ def _is_something(result: object) -> bool:
 def observed_cache(name: str, *, is_hit: Callable[[Any], bool] = _is_something) -> Callable[[F], F]:
     """Decorate the look-up function of a cache that is not this library's: its hits and misses count in the same metrics.
 
+    A look-up that raises a `LookupError`, as that of a dict does, is a miss; one that raises anything else counts nothing.
+
     Args:
         name: the name of the cache.
-        is_hit: tells from what the look-up returned whether it was a hit; not None by default.
+        is_hit: tells from what the look-up returned whether it was a hit; not None by default. If it raises, it was none.
 
     >>> store = {"a": 1}
     >>> look_up = observed_cache("letters")(lambda key: store.get(key))
@@ -130,19 +140,34 @@ def observed_cache(name: str, *, is_hit: Callable[[Any], bool] = _is_something) 
 
     def decorate(function: F) -> F:
         def count(result: Any) -> Any:
-            if is_hit(result):
+            try:
+                hit = is_hit(result)
+            except Exception:  # noqa: BLE001 - who looks something up did not ask for telemetry
+                hit = False
+            if hit:
                 counts.hits += 1
             else:
                 counts.misses += 1
             return result
 
         async def wrapper_async(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-            return count(await wrapped(*args, **kwargs))
+            try:
+                result = await wrapped(*args, **kwargs)
+            except LookupError:
+                counts.misses += 1
+                raise
+            return count(result)
 
         def wrapper(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-            return count(wrapped(*args, **kwargs))
+            try:
+                result = wrapped(*args, **kwargs)
+            except LookupError:
+                counts.misses += 1
+                raise
+            return count(result)
 
-        observed = wrapt.FunctionWrapper(function, wrapper_async if inspect.iscoroutinefunction(function) else wrapper)
+        is_async = inspect.iscoroutinefunction(plain_function(function))
+        observed = Wrapper(function, wrapper_async if is_async else wrapper)
         counts = CACHES.join(name, observed)  # read for as long as the decorated function lives
         return cast("F", observed)
 

@@ -25,7 +25,8 @@ MAX_ERROR_TYPES = 32
 C = TypeVar("C", bound=Counts)
 
 
-Gauges = Mapping[Metric, Callable[[Any], float | None]]
+Gauge = Callable[[Any], float | None]
+Gauges = Mapping[Metric, Gauge]
 """For each metric that is read from a live component, how; None leaves the component out."""
 
 
@@ -45,10 +46,17 @@ class Reading(NamedTuple):
 
 @dataclass(slots=True)
 class _Named(Generic[C]):
-    """Everything under one name."""
+    """Everything under one name.
+
+    Attributes:
+        name: what it is reported as.
+        retired: the counts of those that are gone, and which of them was added last; one tuple, so that it changes in one step.
+        live: the others, with their counts and gauges.
+        latencies: by metric and error type.
+    """
 
     name: str
-    retired: C
+    retired: tuple[C, int]
     live: dict[int, tuple["weakref.ref[Any]", C, Gauges]] = field(default_factory=dict)
     latencies: dict[tuple[Metric, str | None], Latency] = field(default_factory=dict)
 
@@ -66,13 +74,16 @@ class Family(Generic[C]):
         self.name_attribute = name_attribute
         self._counts = counts
         self._series: dict[Metric, list[tuple[str, Mapping[str, str]]]] = {}
+        self._gauged: set[Metric] = set()
         for count, (metric, attributes) in series.items():
             self._series.setdefault(metric, []).append((count, attributes))
         self._names: dict[str, _Named[C]] = {}
         self._gone: deque[tuple[_Named[C], int]] = deque()
         self._serial = 0
-        # Reentrant: a collection of garbage under this lock may end in a component's finalizer.
+        # Reentrant: a collection of garbage under this lock may run a finalizer that uses a component or reads a report. Hence
+        # walks go over copies (even list(items()) may be interrupted), and nothing is retired inside a walk or a retirement.
         self._lock = threading.RLock()
+        self._is_walking = False
         instruments.add_family(self)
 
     def resolve(self, name: str) -> str:
@@ -86,6 +97,7 @@ class Family(Generic[C]):
         counts = self._counts()
         with self._lock:
             named = self._named(name)
+            self._gauged.update(gauges)
             self._serial += 1
             token, gone = self._serial, self._gone
 
@@ -103,8 +115,8 @@ class Family(Generic[C]):
             named = self._named(name)
             found = named.latencies.get((metric, error_type))
             if found is None:
-                if error_type is not None and len(named.latencies) >= MAX_ERROR_TYPES:
-                    error_type = names.ERROR_TYPE_OTHER
+                if error_type is not None:
+                    error_type = names.ERROR_TYPE_OTHER if len(named.latencies) >= MAX_ERROR_TYPES else names.clean(error_type)
                 attributes = {self.name_attribute: named.name}
                 if error_type is not None:
                     attributes[names.ERROR_TYPE] = error_type
@@ -114,25 +126,29 @@ class Family(Generic[C]):
     def observe(self, metric: Metric) -> Iterator[Reading]:
         """Yield the present value of every series of `metric`."""
         counted = self._series.get(metric, ())
-        for named, sums, gauges in self._snapshot(metric):
-            attributes = {self.name_attribute: named}
+        if not counted and metric not in self._gauged:
+            return
+        for name, sums, gauges in self._snapshot(metric):
+            attributes = {self.name_attribute: name}
             for count, more in counted:
                 yield Reading({**attributes, **more}, getattr(sums, count))
-            values = [value for gauge, component in gauges if (value := gauge(component)) is not None]
+            values = [value for gauge, component in gauges if (value := _read(gauge, component)) is not None]
             if values:
                 yield Reading(attributes, sum(values))
 
     def latencies(self) -> list[tuple[Metric, Latency]]:
         """Return every series of latencies with its metric."""
         with self._lock:
-            return [(key[0], latency) for named in self._names.values() for key, latency in named.latencies.items()]
+            found = self._names.copy().values()
+            return [(key[0], latency) for named in found for key, latency in named.latencies.copy().items()]
 
     def reset_after_fork(self) -> None:
         """Start again from zero with a fresh lock; the components stay."""
         self._lock = threading.RLock()
+        self._is_walking = False
         self._gone.clear()
         for named in self._names.values():
-            named.retired.reset()
+            named.retired = (self._counts(), 0)
             for token, (reference, counts, _) in list(named.live.items()):
                 counts.reset()
                 if reference() is None:
@@ -142,32 +158,57 @@ class Family(Generic[C]):
 
     def _named(self, name: str) -> _Named[C]:
         self._retire()
+        name = names.clean(name)
         named = self._names.get(name)
         if named is None:
             if len(self._names) >= MAX_NAMES - 1:
                 name = names.OTHER
-            named = self._names.setdefault(name, _Named(name, self._counts()))
+            named = self._names.setdefault(name, _Named(name, (self._counts(), 0)))
         return named
 
-    def _snapshot(self, metric: Metric) -> list[tuple[str, C, list[tuple[Callable[[Any], float | None], Any]]]]:
+    def _snapshot(self, metric: Metric) -> list[tuple[str, C, list[tuple[Gauge, Any]]]]:
         """Return names with their summed counts, and the gauges of `metric` to read after the lock is released."""
         result = []
         with self._lock:
             self._retire()
-            for named in self._names.values():
-                sums = self._counts()
-                sums.add(named.retired)
-                gauges = []
-                for reference, counts, readers in named.live.values():
-                    sums.add(counts)
-                    component = reference()
-                    if component is not None and metric in readers:
-                        gauges.append((readers[metric], component))
-                result.append((named.name, sums, gauges))
+            outer, self._is_walking = self._is_walking, True
+            try:
+                for named in self._names.copy().values():
+                    sums, last = self._counts(), named.retired[1]
+                    sums.add(named.retired[0])
+                    gauges = []
+                    for token, (reference, counts, readers) in named.live.copy().items():
+                        if token != last:
+                            sums.add(counts)
+                        if metric in readers:
+                            gauges.append((readers[metric], reference()))
+                    result.append((named.name, sums, gauges))
+            finally:
+                self._is_walking = outer
         return result
 
     def _retire(self) -> None:
-        while self._gone:
-            named, token = self._gone.popleft()
-            _, counts, _ = named.live.pop(token)
-            named.retired.add(counts)
+        """Add the counts of components that are gone to those of their name; an interruption loses and repeats nothing."""
+        if self._is_walking:
+            return
+        self._is_walking = True
+        try:
+            for _ in range(len(self._gone)):  # not what goes meanwhile: that could be without end
+                named, token = self._gone[0]
+                retired, last = named.retired
+                if token in named.live and token != last:
+                    merged = self._counts()
+                    merged.add(retired)
+                    merged.add(named.live[token][1])
+                    named.retired = (merged, token)
+                named.live.pop(token, None)
+                self._gone.popleft()
+        finally:
+            self._is_walking = False
+
+
+def _read(gauge: Gauge, component: Any) -> float | None:
+    try:
+        return None if component is None else gauge(component)
+    except Exception:  # noqa: BLE001 - it may run user code, and the readings of the others count
+        return None

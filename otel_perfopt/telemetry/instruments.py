@@ -5,6 +5,7 @@ callback of the same name without a word, and would keep alive the object behind
 application's provider by a replay of what was recorded since the last collection.
 """
 
+import logging
 import os
 import threading
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics
+from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
@@ -53,9 +54,14 @@ def ensure_registered() -> None:
     if _registered:
         return
     with _lock:
-        if not _registered:
-            observe_all_with(metrics.get_meter(SCOPE), replay=True)
-            _registered = True
+        if _registered:
+            return
+        _registered = True
+    # Without the lock: somebody may hold the SDK's and wait for ours, in a finalizer that runs inside a collection.
+    try:
+        observe_all_with(metrics.get_meter(SCOPE), replay=True)
+    except Exception:
+        logging.getLogger(SCOPE).exception("the metrics of otel_perfopt could not be registered")
 
 
 def observe_all_with(meter: Meter, *, replay: bool) -> None:
@@ -86,19 +92,29 @@ def _observations(metric: Metric, _: CallbackOptions) -> Iterator[Observation]:
         yield Observation(value, attributes)
 
 
-def _replay(histograms: dict[Metric, Histogram], _: CallbackOptions) -> Iterator[Observation]:
-    context = Context()  # not the collecting thread's: a measurement must not look as if it came from there
+def _replay(histograms: dict[Metric, Histogram], options: CallbackOptions) -> Iterator[Observation]:
+    """Record what is new, for half of the time that the collection has; the rest comes with the next one."""
+    global _replay_from
+    deadline = time.monotonic() + options.timeout_millis / 2000
+    # Not the collecting thread's: a measurement must not look as if it came from there. An empty context would mean just that.
+    context = trace.set_span_in_context(trace.INVALID_SPAN, Context())
     sent = 0
-    for metric, latency in latencies():
+    series = list(latencies())
+    first = _replay_from if _replay_from < len(series) else 0
+    for position, (metric, latency) in enumerate((*series[first:], *series[:first]), first):
         histogram = histograms[metric]
         for value in latency.replay():
             histogram.record(value, latency.attributes, context)
             sent += 1
             if sent % 64 == 0:
                 time.sleep(0)  # lets other threads run: a long replay would hold them up for whole switch intervals
+                if time.monotonic() > deadline:
+                    _replay_from = (position + 1) % len(series)  # so that no busy series starves the others
+                    return iter(())
     return iter(())
 
 
+_replay_from = 0
 _fork_hooks: list[Callable[[], None]] = []
 
 

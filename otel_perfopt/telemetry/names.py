@@ -20,6 +20,7 @@ CACHE_TIER = "perfopt.cache.tier"
 EVICTION_REASON = "perfopt.cache.eviction.reason"
 INVALIDATION_REASON = "perfopt.cache.invalidation.reason"
 OPERATION_NAME = "perfopt.operation.name"
+EVENT_NAME = "perfopt.event.name"
 ERROR_TYPE = "error.type"
 ERROR_TYPE_OTHER = "_OTHER"
 
@@ -110,6 +111,18 @@ OPERATION_MEMORY_DELTA = Metric(
     (OPERATION_NAME,),
 )
 
+EVENTS_EMITTED = Metric(
+    "perfopt.events.emitted", "counter", "{event}", "Events that were emitted; an aggregated one counts once.", (EVENT_NAME,)
+)
+EVENTS_DELIVERED = Metric("perfopt.events.delivered", "counter", "{event}", "Calls of subscribers that returned.", (EVENT_NAME,))
+EVENTS_FAILED = Metric(
+    "perfopt.events.failed",
+    "counter",
+    "{event}",
+    "Calls of subscribers, and of log record processors, that raised, and events that went too deep.",
+    (EVENT_NAME,),
+)
+
 METRICS: tuple[Metric, ...] = (
     CACHE_REQUESTS,
     CACHE_EVICTIONS,
@@ -122,7 +135,19 @@ METRICS: tuple[Metric, ...] = (
     CACHE_LOAD_WAITERS,
     OPERATION_DURATION,
     OPERATION_MEMORY_DELTA,
+    EVENTS_EMITTED,
+    EVENTS_DELIVERED,
+    EVENTS_FAILED,
 )
+
+
+def clean(text: str) -> str:
+    r"""Return `text` without lone surrogates, for which an exporter would refuse everything that it was about to send.
+
+    >>> clean("caf\xe9 \udcff")
+    'café ?'
+    """
+    return text.encode("utf-8", "replace").decode()
 
 
 def error_type(error: BaseException) -> str:
@@ -132,4 +157,4 @@ def error_type(error: BaseException) -> str:
     'ValueError'
     """
     cls = type(error)
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return clean(cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}")

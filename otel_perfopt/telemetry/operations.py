@@ -5,7 +5,7 @@ from collections import deque
 
 from otel_perfopt._core.cells import Counts
 from otel_perfopt.telemetry import instruments, names
-from otel_perfopt.telemetry.family import Family
+from otel_perfopt.telemetry.family import Family, Gauges
 from otel_perfopt.telemetry.latency import Latency
 
 __all__ = ("OPERATIONS", "Operation", "operation", "operations")
@@ -28,28 +28,45 @@ class Operation:
     Attributes:
         name: the name that they are reported under.
         success: the durations of those that succeeded.
-        memory_deltas: the last 100 changes of resident memory, in bytes.
     """
 
-    __slots__ = ("__weakref__", "memory_deltas", "name", "success")
+    __slots__ = ("__weakref__", "_memory_deltas", "name", "success")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.success: Latency = OPERATIONS.latency(name, names.OPERATION_DURATION)
-        self.memory_deltas: deque[float] = deque(maxlen=MAX_MEMORY_DELTAS)
+        self._memory_deltas: deque[float] | None = None  # of the few that are tracked
 
     def failure(self, error_type: str) -> Latency:
         """Return the durations of those that failed in this way."""
         return OPERATIONS.latency(self.name, names.OPERATION_DURATION, error_type)
 
+    @property
+    def memory_deltas(self) -> list[float]:
+        """The last 100 changes of resident memory, in bytes."""
+        return list(self._memory_deltas or ())
+
+    def add_memory_delta(self, delta: float) -> None:
+        """Note a change of resident memory in bytes."""
+        if self._memory_deltas is None:
+            with _lock:
+                if self._memory_deltas is None:
+                    self._memory_deltas = deque(maxlen=MAX_MEMORY_DELTAS)
+        self._memory_deltas.append(delta)
+
     def mean_memory_delta(self) -> float | None:
         """Return the mean of the memory deltas; None if there are none."""
-        deltas = list(self.memory_deltas)
+        deltas = self.memory_deltas
         return sum(deltas) / len(deltas) if deltas else None
+
+    def reset(self) -> None:
+        """Forget the memory deltas; for a forked child."""
+        self._memory_deltas = None
 
 
 _operations: dict[str, Operation] = {}
 _lock = threading.RLock()
+_GAUGES: Gauges = {names.OPERATION_MEMORY_DELTA: lambda operation: operation.mean_memory_delta()}
 
 
 def operation(name: str) -> Operation:
@@ -58,8 +75,11 @@ def operation(name: str) -> Operation:
         reported = OPERATIONS.resolve(name)
         found = _operations.get(reported)
         if found is None:
-            found = _operations[reported] = Operation(reported)
-            OPERATIONS.join(reported, found, {names.OPERATION_MEMORY_DELTA: lambda operation: operation.mean_memory_delta()})
+            made = Operation(reported)
+            # A finalizer may have been here meanwhile, under this reentrant lock.
+            found = _operations.setdefault(reported, made)
+            if found is made:
+                OPERATIONS.join(reported, found, _GAUGES)
         return found
 
 
@@ -73,7 +93,7 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
     for found in _operations.values():
-        found.memory_deltas.clear()
+        found.reset()
 
 
 instruments.on_fork(_after_fork)

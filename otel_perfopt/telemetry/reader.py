@@ -10,7 +10,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from opentelemetry.sdk.metrics import MeterProvider, ObservableCounter, ObservableGauge, ObservableUpDownCounter
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    MeterProvider,
+    ObservableCounter,
+    ObservableGauge,
+    ObservableUpDownCounter,
+)
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Buckets,
@@ -39,6 +45,7 @@ class CellReader(InMemoryMetricReader):
     """An in-memory reader whose data includes the histograms of the library, as exponential ones."""
 
     def __init__(self) -> None:
+        self._turn = threading.Lock()
         options: dict[str, Any] = {}
         if "cardinality_limits" in inspect.signature(InMemoryMetricReader).parameters:
             # Names are limited by the families; an overflow series here would lose some of them.
@@ -49,17 +56,28 @@ class CellReader(InMemoryMetricReader):
 
     def get_metrics_data(self) -> MetricsData:
         """Collect now; cumulative figures since the start of the process."""
-        collected = super().get_metrics_data()
-        metrics = [
-            metric
-            for resource in (collected.resource_metrics if collected else ())
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        ]
-        # With OTEL_SDK_DISABLED the provider collects nothing; the cells are there all the same.
-        metrics = [*(metrics or _numbers()), *_histograms()]
-        scope = ScopeMetrics(InstrumentationScope(names.SCOPE), metrics, "")
-        return MetricsData([ResourceMetrics(Resource({}), [scope], "")])
+        # Never wait for another collection: this may be a finalizer inside it, or hold a cache's lock that it waits for.
+        if not self._turn.acquire(blocking=False):
+            return _metrics_data([])
+        try:
+            collected = super().get_metrics_data()
+        finally:
+            self._turn.release()
+        return _metrics_data(
+            [
+                metric
+                for resource in (collected.resource_metrics if collected else ())
+                for scope in resource.scope_metrics
+                for metric in scope.metrics
+            ]
+        )
+
+
+def _metrics_data(numbers: list[Metric]) -> MetricsData:
+    # With OTEL_SDK_DISABLED the provider collects nothing; the cells are there all the same.
+    metrics = [*(numbers or _numbers()), *_histograms()]
+    scope = ScopeMetrics(InstrumentationScope(names.SCOPE), metrics, "")
+    return MetricsData([ResourceMetrics(Resource({}), [scope], "")])
 
 
 def _numbers() -> Iterator[Metric]:
@@ -117,13 +135,17 @@ _lock = threading.Lock()
 def read_metrics() -> MetricsData:
     """Return all metrics of the library, collected now."""
     global _reader
-    with _lock:
-        if _reader is None:
+    if _reader is None and _lock.acquire(blocking=False):
+        try:
             reader = CellReader()
-            provider = MeterProvider([reader], resource=Resource({}), shutdown_on_exit=False)
+            provider = MeterProvider(
+                [reader], resource=Resource({}), shutdown_on_exit=False, exemplar_filter=AlwaysOffExemplarFilter()
+            )
             instruments.observe_all_with(provider.get_meter(names.SCOPE), replay=False)
             _reader = reader
-    return _reader.get_metrics_data()
+        finally:
+            _lock.release()
+    return _metrics_data([]) if _reader is None else _reader.get_metrics_data()
 
 
 def _after_fork() -> None:

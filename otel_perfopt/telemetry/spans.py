@@ -4,24 +4,27 @@ A span must not use `Span.add_event`, which OpenTelemetry is retiring; a failure
 """
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-import wrapt
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from otel_perfopt.telemetry import names
+from otel_perfopt.telemetry.wrapping import Wrapper, label_of, plain_function
 
-__all__ = ("Traced", "fail", "reset_tracer", "traced", "tracer")
+__all__ = ("Traced", "attach", "detach", "end", "fail", "reset_tracer", "start", "switch", "traced", "tracer")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_log = logging.getLogger(names.SCOPE)
 _tracer: Tracer | None = None
+_is_on = True
 
 
 def tracer() -> Tracer:
@@ -30,6 +33,12 @@ def tracer() -> Tracer:
     if _tracer is None:
         _tracer = trace.get_tracer(names.SCOPE)  # once: a look-up reads the environment
     return _tracer
+
+
+def switch(*, on: bool) -> None:
+    """Make spans from now on, or none at all."""
+    global _is_on
+    _is_on = on
 
 
 def reset_tracer() -> None:
@@ -54,18 +63,13 @@ class Traced:
         self._token: Token[Context] | None = None
 
     def __enter__(self) -> Span:
-        self.span = span = tracer().start_span(self._name, attributes=self._attributes)
-        # Without an SDK there is nothing to attach, which is most of the cost of a span that nobody records.
-        if span.is_recording() or span.get_span_context().is_valid:
-            self._token = context.attach(trace.set_span_in_context(span))
+        self.span = span = start(self._name, self._attributes)
+        self._token = attach(span)
         return span
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if error is not None:
-            fail(self.span, error)
-        self.span.end()
-        if self._token is not None:
-            context.detach(self._token)
+        detach(self._token, self.span, error)
+        end(self.span, error)
 
 
 def traced(name: str, *, attributes: Mapping[str, AttributeValue] | None = None) -> Callable[[F], F]:
@@ -75,6 +79,9 @@ def traced(name: str, *, attributes: Mapping[str, AttributeValue] | None = None)
         name: the name of the span; of low cardinality.
         attributes: its attributes.
 
+    Raises:
+        TypeError: a generator function, whose calls only make a generator; `measure_performance` spans these.
+
     >>> @traced("parse config")
     ... def parse(text):
     ...     return text.split("=")
@@ -83,21 +90,59 @@ def traced(name: str, *, attributes: Mapping[str, AttributeValue] | None = None)
     """
 
     def decorate(function: F) -> F:
-        if inspect.iscoroutinefunction(function):
+        plain = plain_function(function)
+        if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+            raise TypeError(f"@traced cannot follow the generator {label_of(function)}(); use @measure_performance")
+        if inspect.iscoroutinefunction(plain):
 
             async def wrapper_async(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
                 with Traced(name, attributes):
                     return await wrapped(*args, **kwargs)
 
-            return cast("F", wrapt.FunctionWrapper(function, wrapper_async))
+            return cast("F", Wrapper(function, wrapper_async))
 
         def wrapper(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
             with Traced(name, attributes):
                 return wrapped(*args, **kwargs)
 
-        return cast("F", wrapt.FunctionWrapper(function, wrapper))
+        return cast("F", Wrapper(function, wrapper))
 
     return decorate
+
+
+def start(name: str, attributes: Mapping[str, AttributeValue] | None = None) -> Span:
+    """Start a span, without making it the current one."""
+    if not _is_on:
+        return trace.INVALID_SPAN
+    try:
+        return tracer().start_span(name, attributes=attributes)
+    except Exception:  # noqa: BLE001 - what samplers and processors raise is not the caller's business
+        _log.debug("the span %r could not be started", name, exc_info=True)
+        return trace.INVALID_SPAN
+
+
+def attach(span: Span) -> Token[Context] | None:
+    """Make `span` the current one, unless nobody records or passes it on; that would be most of the cost of such a span."""
+    if span.is_recording() or span.get_span_context().is_valid:
+        return context.attach(trace.set_span_in_context(span))
+    return None
+
+
+def detach(token: Token[Context] | None, span: Span, error: BaseException | None) -> None:
+    """Make what was current before `attach` current again."""
+    # A coroutine that is collected as garbage is closed in whatever context that happens; `span` is not current there.
+    if token is not None and not (isinstance(error, GeneratorExit) and trace.get_current_span() is not span):
+        context.detach(token)
+
+
+def end(span: Span, error: BaseException | None = None) -> None:
+    """End `span`; with an error, as failed."""
+    try:
+        if error is not None:
+            fail(span, error)
+        span.end()
+    except Exception:  # noqa: BLE001 - what processors raise is not the caller's business
+        _log.debug("the span %r could not be ended", span, exc_info=True)
 
 
 def fail(span: Span, error: BaseException) -> None:
@@ -105,7 +150,7 @@ def fail(span: Span, error: BaseException) -> None:
     if span.is_recording():
         kind = names.error_type(error)
         span.set_attribute(names.ERROR_TYPE, kind)
-        span.set_status(Status(StatusCode.ERROR, f"{kind}: {describe(error)}"))
+        span.set_status(Status(StatusCode.ERROR, names.clean(f"{kind}: {describe(error)}")))
 
 
 def describe(error: BaseException) -> str:

@@ -1,0 +1,191 @@
+"""The end of a process: what is still collected here is told, then the providers that `configure` made are shut down.
+
+The first must come before any provider's own shutdown, whichever was there first. `atexit` runs the last handler first, so
+ours is registered when the main thread ends, which is after everything that the application has registered, and runs when
+all threads have ended. Everything together takes `LIMIT` seconds at most, whatever hangs.
+"""
+
+import atexit
+import logging
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from opentelemetry import _logs, metrics, trace
+
+from otel_perfopt.telemetry import background, instruments, names
+from otel_perfopt.telemetry.aggregate import flush_aggregated
+from otel_perfopt.telemetry.derived import flush_derived
+
+__all__ = ("LIMIT", "finish", "flush", "own")
+
+LIMIT = 5.0
+"""Seconds that the end of a process may take."""
+
+_AT_EXIT = 4.5  # of these, for us; the rest is for the interpreter
+_FLUSH = 2.0  # of these, for what is told first; a subscriber may hang
+_GIVE_UP = 0.5  # before their end exporters are told to give up, so that no call is under way when the interpreter goes
+_HELPERS = 4
+_CAN_START_LATE = not (3, 12) <= sys.version_info < (3, 12, 2)  # those start no thread any more once the main thread has ended
+
+Job = Callable[[], object]
+
+
+class _Helpers:
+    """Threads that can be waited for no longer than one wants to; made in time, because at exit none can be started."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._count = 0
+
+    def start(self) -> None:
+        try:
+            while self._count < _HELPERS:
+                threading.Thread(target=self._run, name="otel-perfopt-exit", daemon=True).start()
+                self._count += 1
+        except RuntimeError:  # too late
+            pass
+
+    def run(self, jobs: Sequence[Job]) -> list[threading.Event]:
+        """Begin all jobs at once, and return what tells the end of each."""
+        self.start()
+        ends = []
+        for job in jobs:
+            end = threading.Event()
+            ends.append(end)
+            if self._count:
+                self._jobs.put(lambda job=job, end=end: _do(job, end))  # type: ignore[misc]
+            else:
+                _do(job, end)
+        return ends
+
+    def _run(self) -> None:
+        while True:
+            self._jobs.get()()
+
+
+def _do(job: Job, end: threading.Event) -> None:
+    try:
+        job()
+    except BaseException:
+        logging.getLogger(names.SCOPE).debug("a provider could not be shut down", exc_info=True)
+    finally:
+        end.set()
+
+
+def _wait(ends: Sequence[threading.Event], deadline: float) -> bool:
+    return all(end.wait(max(0.0, deadline - time.monotonic())) for end in ends)
+
+
+_helpers = _Helpers()
+_owned: list[tuple[Any, Job]] = []
+_left = _AT_EXIT
+
+
+def own(provider: Any, give_up: Job) -> None:
+    """Shut `provider` down at exit.
+
+    Args:
+        provider: one with a ``shutdown`` method, and without an exit handler of its own.
+        give_up: called shortly before the time is over; makes the shutdown end soon.
+    """
+    if not _owned:
+        atexit.unregister(_finish_at_exit)
+        atexit.register(_finish_at_exit)
+        if not _CAN_START_LATE:
+            _helpers.start()
+    _owned.append((provider, give_up))
+
+
+def flush() -> None:
+    """Emit what has come in the intervals that run, and what was counted since it was last told."""
+    flush_derived()
+    flush_aggregated()
+
+
+def finish(timeout: float, *, others: bool = True) -> bool:
+    """Deliver everything and shut down the providers that we own; return whether it ended in time.
+
+    Args:
+        timeout: seconds for everything together.
+        others: whether to have the global providers that we do not own deliver what they hold.
+    """
+    end = time.monotonic() + timeout
+    in_time = _flush_within(min(_FLUSH, timeout / 2))
+    owned = _owned[:]
+    _owned.clear()
+    ours = [provider for provider, _ in owned]
+    jobs = [provider.shutdown for provider in ours]
+    ends = _helpers.run([*jobs, *_flushes_of_others(ours)] if others else jobs)
+    if _wait(ends, end - min(_GIVE_UP, timeout / 10)):
+        return in_time
+    for _, give_up in owned:
+        give_up()
+    _wait(ends, end)
+    return False
+
+
+def _flush_within(seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    background.wait(seconds / 2)  # for what the workers are just emitting
+    return _wait(_helpers.run([flush]), deadline)
+
+
+def _flushes_of_others(ours: Sequence[Any]) -> list[Job]:
+    providers = (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider())
+    others = [provider for provider in providers if not any(provider is other for other in ours)]
+    return [provider.force_flush for provider in others if hasattr(provider, "force_flush")]
+
+
+def _when_main_thread_ends() -> None:
+    """Find out how this process will end; threads other than the main one may still be at work."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        # It joins the threads that are no daemons, and then ends without a word to `atexit`; so this one is joined, too.
+        try:
+            threading.Thread(target=_finish_last, name="otel-perfopt-last", daemon=False).start()
+        except RuntimeError:
+            finish(_AT_EXIT)
+        return
+    if _owned or background.is_used():
+        _helpers.start()
+    atexit.register(_flush_at_exit)
+
+
+def _finish_last() -> None:
+    """Wait until all other threads that are no daemons have ended, and finish."""
+    known = {threading.main_thread(), threading.current_thread()}
+    while others := [thread for thread in threading.enumerate() if not thread.daemon and thread not in known]:
+        for thread in others:
+            thread.join()
+    finish(_AT_EXIT)
+
+
+def _flush_at_exit() -> None:
+    """Tell what is left while every provider still listens."""
+    global _left
+    start = time.monotonic()
+    _flush_within(_FLUSH)
+    _left = _AT_EXIT - (time.monotonic() - start)
+
+
+def _finish_at_exit() -> None:
+    if _owned:
+        finish(_left, others=False)
+
+
+def _after_fork() -> None:
+    global _helpers
+    _helpers = _Helpers()
+    if _owned and not _CAN_START_LATE:
+        _helpers.start()
+
+
+instruments.on_fork(_after_fork)
+try:
+    threading._register_atexit(_when_main_thread_ends)  # type: ignore[attr-defined]
+except (AttributeError, RuntimeError):  # private, and refused when the interpreter is shutting down
+    atexit.register(_flush_at_exit)

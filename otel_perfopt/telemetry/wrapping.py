@@ -1,0 +1,84 @@
+"""What the decorators make of a function: a wrapt proxy that pickles and copies as the function itself would."""
+
+import importlib
+import inspect
+import pickle
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import wrapt
+
+__all__ = ("Wrapper", "label_of", "plain_function")
+
+
+class _BoundWrapper(wrapt.BoundFunctionWrapper):  # type: ignore[misc, type-arg, unused-ignore]
+    """A decorated method as an attribute of its instance or its class."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        owner = getattr(self.__wrapped__, "__self__", None)
+        if owner is not None:
+            return getattr, (owner, self.__name__)
+        # A function of the class: a new proxy at each look-up, so that pickling it by name would find another one.
+        path = self.__module__, self.__qualname__
+        try:
+            _find(*path)
+        except (ImportError, AttributeError) as error:
+            raise pickle.PicklingError(f"cannot pickle {self!r}: it is not found as {'.'.join(path)}") from error
+        return _find, path
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        owner = getattr(self.__wrapped__, "__self__", None)
+        if owner is None or isinstance(owner, type):
+            return self
+        from copy import deepcopy  # noqa: PLC0415 - hardly anybody copies a bound method
+
+        return getattr(deepcopy(owner, memo), self.__name__)
+
+
+class Wrapper(wrapt.FunctionWrapper):  # type: ignore[misc, type-arg, unused-ignore]
+    """A decorated function; pickled by its qualified name and never really copied, as functions are.
+
+    Args:
+        wrapped: the function.
+        wrapper: called with the function, the instance, and the arguments as a tuple and a dict.
+    """
+
+    __bound_function_wrapper__ = _BoundWrapper
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__qualname__
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+def _find(module: str, qualname: str) -> Any:
+    return reduce(getattr, qualname.split("."), importlib.import_module(module))
+
+
+def plain_function(function: Any) -> Any:
+    """Return what `inspect` should look at to tell what kind of function this is.
+
+    A `classmethod` or `staticmethod` has the function inside, and an object that can be called has it in its class.
+    """
+    function = getattr(function, "__func__", function)
+    if inspect.isroutine(function) or isinstance(function, type | partial) or not callable(function):
+        return function
+    return type(function).__call__
+
+
+def label_of(function: Callable[..., Any]) -> str:
+    """Return the module and the qualified name of a function, of the function in a `partial`, or of an object's class."""
+    found: Any = getattr(function, "__func__", function)
+    while isinstance(found, partial):
+        found = found.func
+    if not hasattr(found, "__qualname__"):
+        found = type(found)
+    return f"{found.__module__}.{found.__qualname__}"

@@ -1,0 +1,81 @@
+"""Loading a report that was saved as JSON."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from otel_perfopt.errors import ConfigurationError
+from otel_perfopt.report import PerformanceReport, saved
+from otel_perfopt.report.saved import load_report, parse_report
+from tests.report.reports import many, report, typical
+
+
+@pytest.mark.parametrize("made", [report(), typical(), many(3)])
+@pytest.mark.parametrize("indent", [2, None])
+def test_it_comes_back_as_it_was(made: PerformanceReport, indent: int | None, tmp_path: Path) -> None:
+    """What to_json writes is loaded as an equal report."""
+    path = tmp_path / "report.json"
+    path.write_text(made.to_json(indent=indent))
+    assert load_report(str(path)) == made
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_other_systems_write(encoding: str) -> None:
+    """Windows line ends and the byte order marks of its shells are no obstacle."""
+    text = typical().to_json().replace("\n", "\r\n")
+    assert parse_report(text.encode(encoding)) == typical()
+
+
+def test_later_versions() -> None:
+    """Keys that this version does not know are ignored; the distribution may be missing."""
+    later = typical().to_json().replace('"hit_count"', '"hit_count_ratio": 1, "hit_count"')
+    assert parse_report(later.encode()) == typical()
+    earlier = typical().to_dict()
+    del earlier["operations"]["find"]["distribution"]
+    assert parse_report(json.dumps(earlier).encode()).operations["find"].distribution == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "it is empty"),
+        (b"\xef\xbb\xbf\r\n", "it is empty"),
+        (b"\xff\xfe", "it is empty"),
+        (b"hello", "it is not JSON"),
+        (b'{"summary": ', "it is not JSON"),
+        (b'{"summary": "\xff"}', "it is not JSON"),
+        (b"[" * 100_000, "it is not"),
+        (b"[]", "not a report of otel-perfopt: Expected `object`, got `array`"),
+        (b"{}", "missing required field `summary`"),
+        (b'{"summary": {}, "operations": {}}', "missing required field `caches`"),
+        (b'{"summary": {}, "operations": {"a": {"count": 1}}, "caches": {}}', "`total_duration`.*operations"),
+        (b'{"summary": {"total_operations": "1"}, "operations": {}, "caches": {}}', "Expected `int`.*total_operations"),
+        (b'{"summary": {"total_operations": -1}, "operations": {}, "caches": {}}', "`total_operations` is -1"),
+    ],
+)
+def test_what_is_no_report(data: bytes, message: str) -> None:
+    """The message says what it is instead, or which key is wrong."""
+    with pytest.raises(ConfigurationError, match=message):
+        parse_report(data, source="it")
+
+
+def test_a_huge_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not even parsed."""
+    monkeypatch.setattr(saved, "MAX_BYTES", 2**20)
+    with pytest.raises(ConfigurationError, match="larger than 1 MiB"):
+        parse_report(b" " * (2**20 + 1))
+
+
+@pytest.mark.parametrize(("name", "reason"), [("nope.json", "No such file"), (".", "directory"), ("a\0b", "null")])
+def test_files_that_cannot_be_read(name: str, reason: str, tmp_path: Path) -> None:
+    """The message has the path and the reason."""
+    with pytest.raises(ConfigurationError, match=reason):
+        load_report(str(tmp_path / name))
+
+
+def test_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dash is the standard input."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typical().to_json().encode())))
+    assert load_report("-") == typical()

@@ -1,0 +1,127 @@
+"""The one table of names: what is collected is what it says, and what the documentation says."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics.export import Gauge, Histogram, Sum
+
+from otel_perfopt import Cache, emit, measure_performance, record_performance_metric, subscribe
+from otel_perfopt.telemetry import instruments, names
+from otel_perfopt.telemetry.names import METRICS, Metric
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "telemetry.md"
+ROW = re.compile(r"^\| `(?P<name>perfopt\.[a-z._]+)` \| (?P<cells>.*) \|$", re.MULTILINE)
+
+by_name = pytest.mark.parametrize("row", METRICS, ids=lambda row: row.name)
+
+
+def use_everything(name: str) -> list[object]:
+    """Make every metric have a point; returns what has to stay alive for that."""
+    cache = Cache(name, max_size=2)
+    for key in range(4):
+        cache.get(key, lambda: "value")
+    cache.get(3)
+    with pytest.raises(ZeroDivisionError):
+        cache.get("x", lambda: 1 / 0)
+    cache.delete(1)
+    cache.expire(2)
+    cache.clear()
+    measure_performance(name, lambda: None)()
+    record_performance_metric(name, 0.5, success=False, error_type="Refused", memory_delta=100)
+
+    def fail(_: object) -> None:
+        raise ValueError
+
+    with subscribe(f"{name}.event", fail), subscribe(f"{name}.event", lambda _: None):
+        emit(f"{name}.event")
+    return [cache]
+
+
+def kind_of(data: Any) -> str:
+    """Which instrument must have made these data."""
+    if isinstance(data, Sum):
+        return "counter" if data.is_monotonic else "up-down counter"
+    return "gauge" if isinstance(data, Gauge) else "histogram" if isinstance(data, Histogram) else type(data).__name__
+
+
+def test_everything_collected_is_in_the_table(service: Callable[..., Any], name: str) -> None:
+    """Name, unit, description, instrument and attributes; nothing is missing, and nothing else is there."""
+    collected = service()
+    alive = use_everything(name)
+    metrics = collected.collect().metrics
+    assert {metric.name: (kind_of(metric.data), metric.unit, metric.description) for metric in metrics.values()} == {
+        row.name: (row.kind, row.unit, row.description) for row in METRICS
+    }
+    for row in METRICS:
+        for point in metrics[row.name].data.data_points:
+            assert set(point.attributes) <= set(row.attributes)
+            assert row.attributes[0] in point.attributes
+            assert all(isinstance(value, str) for value in point.attributes.values())
+    del alive
+
+
+def test_histograms_have_boundaries_for_durations(service: Callable[..., Any], name: str) -> None:
+    """The SDK's own boundaries would put everything below five seconds into one bucket."""
+    collected = service()
+    record_performance_metric(name, 0.02)
+    (point,) = collected.collect().points(names.OPERATION_DURATION, name)
+    assert tuple(point.explicit_bounds) == names.SECONDS == tuple(sorted(names.SECONDS))
+    assert all(isinstance(bound, float) for bound in names.SECONDS)
+
+
+@by_name
+def test_naming_rules(row: Metric) -> None:
+    """Prefix, form and unit follow the semantic conventions."""
+    assert re.fullmatch(r"perfopt(\.[a-z]+(_[a-z]+)*)+", row.name)
+    assert "total" not in row.name
+    assert row.description.endswith(".")
+    if row.kind == "counter":
+        assert re.fullmatch(r"\{[a-z]+\}", row.unit)
+    if row.kind == "histogram":
+        assert (row.unit, row.name.rpartition(".")[2]) in {("s", "duration"), ("s", "wait_time"), ("{item}", "size")}
+    assert row.unit in {"s", "By"} or re.fullmatch(r"\{[a-z]+\}", row.unit)
+
+
+@by_name
+def test_attributes_are_named(row: Metric) -> None:
+    """The first attribute names the component; all are in this library's namespace or the standard's error type."""
+    assert row.attributes[0].endswith(".name")
+    assert all(attribute.startswith("perfopt.") or attribute == names.ERROR_TYPE for attribute in row.attributes)
+    assert len(set(row.attributes)) == len(row.attributes)
+
+
+def test_names_are_unique() -> None:
+    """A second instrument of one name would be dropped by the SDK without a word."""
+    assert max(Counter(row.name for row in METRICS).values()) == 1
+    constants = {value for value in vars(names).values() if isinstance(value, Metric)}
+    assert constants == set(METRICS)
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    """Every row, in the order of the code: name, instrument, unit, attributes and meaning."""
+    told = [[match["name"], *match["cells"].split(" | ")] for match in ROW.finditer(DOCS.read_text("utf-8"))]
+    assert told == [
+        [row.name, row.kind, f"`{row.unit}`", ", ".join(f"`{attribute}`" for attribute in row.attributes), row.description]
+        for row in METRICS
+    ]
+
+
+def test_no_key_or_value_of_a_cache_is_an_attribute(service: Callable[..., Any], name: str) -> None:
+    """Each different one would be a time series of its own."""
+    collected = service()
+    cache = Cache(name)
+    cache.get("a secret key", lambda: "a secret value")
+    assert "secret" not in repr(collected.collect().metrics)
+
+
+def test_readings_have_the_attributes_of_their_row(name: str) -> None:
+    """No family observes a metric with another row's attributes."""
+    alive = use_everything(name)
+    for row in METRICS:
+        for attributes, _ in instruments.observe(row):
+            assert set(attributes) <= set(row.attributes)
+    del alive

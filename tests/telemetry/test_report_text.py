@@ -1,0 +1,203 @@
+"""The report as text: readable in eighty columns and in forty, whatever the names and figures are."""
+
+import builtins
+import re
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from otel_perfopt.report import CacheRow, LatencySummary, OperationRow, PerformanceReport, Summary
+from otel_perfopt.report.text import duration, folded, number, printable, size
+
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+LONG = "my_service.repositories.users.UserRepository.find_by_email"
+
+
+def cache(name: str, **figures: Any) -> CacheRow:
+    """A row of a cache."""
+    known: dict[str, Any] = {
+        "size": 120, "max_size": 500, "hit_count": 1697, "miss_count": 1305, "hit_rate": 0.565, "memory_usage": 52_000,
+        "evictions": {}, "invalidations": {},
+        "loads": LatencySummary(count=1303, total=1.5, max=0.1, p50=0.001, p95=0.0125, p99=0.05),
+        "load_errors": {}, "loads_in_flight": 0, "load_waiters": 0,
+    }  # fmt: skip
+    return CacheRow(name=name, **{**known, **figures})
+
+
+def operation(**figures: Any) -> OperationRow:
+    """A row of an operation."""
+    known: dict[str, Any] = {
+        "count": 3001, "total_duration": 33.3, "min_duration": 0.001, "max_duration": 2.5, "avg_duration": 0.0111,
+        "success_count": 3000, "error_count": 1, "memory_deltas": [], "success_rate": 0.999, "avg_memory_delta": 0.0,
+        "p50_duration": 0.00668, "p95_duration": 0.0346, "p99_duration": 0.0685,
+        "errors": {"asyncio.exceptions.CancelledError": 1},
+    }  # fmt: skip
+    return OperationRow(**{**known, **figures})
+
+
+def report(caches: list[CacheRow], operations: dict[str, OperationRow]) -> PerformanceReport:
+    """A report of these."""
+    return PerformanceReport(Summary(4236, 7247.0, 0.9972), operations, {row.name: row for row in caches})
+
+
+SMALL = report(
+    [cache("git_info"), cache("users", load_errors={"ValueError": 2}, evictions={"capacity": 803})], {"orders.total": operation()}
+)
+
+
+def test_eighty_columns() -> None:
+    """All figures that fit, and a line for what is worth one."""
+    assert SMALL.to_text() == str(SMALL)
+    assert SMALL.to_text().splitlines() == [
+        "Performance report: 99.7% of cache requests were hits; 4,236 operations took",
+        "2.01 h.",
+        "",
+        "cache     hit rate   hits  misses  entries    memory  loads  load p95",
+        "─────────────────────────────────────────────────────────────────────",
+        "git_info     56.5%  1,697   1,305  120/500  50.8 KiB  1,303   12.5 ms",
+        "users        56.5%  1,697   1,305  120/500  50.8 KiB  1,303   12.5 ms",
+        "",
+        "users: evicted for capacity (803)",
+        "users: loads failed with ValueError (2)",
+        "",
+        "operation     calls  errors      p50      p95   total     mean      p99",
+        "───────────────────────────────────────────────────────────────────────",
+        "orders.total  3,001       1  6.68 ms  34.6 ms  33.3 s  11.1 ms  68.5 ms",
+        "",
+        "orders.total: failed with asyncio.exceptions.CancelledError (1)",
+    ]
+
+
+def test_forty_columns() -> None:
+    """Columns are left out, and none is cut short."""
+    lines = SMALL.to_text(width=40).splitlines()
+    assert "cache     hit rate   hits  misses" in lines
+    assert "users        56.5%  1,697   1,305" in lines
+    assert "orders.total  3,001       1  6.68 ms" in lines
+    assert "…" not in SMALL.to_text(width=40)
+
+
+HUGE = report(
+    [
+        cache(LONG, hit_count=123_456_789, miss_count=99_999, size=999_999, max_size=1_000_000, memory_usage=1023 * 2**20),
+        cache("[red]x[/red]", max_size=None, loads=LatencySummary()),
+        cache("名前" * 20),
+        cache("x" * 300),
+        *(cache(f"cache {position}") for position in range(100)),
+    ],
+    {
+        LONG: operation(count=10**12, error_count=10**9, total_duration=1e9, avg_duration=999.96, p50_duration=0.0),
+        "tab\there\nand \x1b[2J": operation(errors={"Odd\nKind": 1}),
+        **{f"operation {position}": operation() for position in range(100)},
+    },
+)
+
+
+@pytest.mark.parametrize("width", [40, 41, 60, 80, 100, 200])
+@pytest.mark.parametrize("color", [False, True])
+def test_huge_reports(width: int, *, color: bool) -> None:
+    """No line is too long, no figure is cut, no name is lost, and nothing in a name is an instruction."""
+    text = HUGE.to_text(width=width, color=color)
+    assert (ESCAPE.search(text) is not None) == color
+    text = ESCAPE.sub("", text)
+    assert "\x1b" not in text
+    assert max(cell_len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    assert "[red]x[/red]" in text
+    joined = "".join(line.split("  ")[0].strip() for line in text.splitlines())
+    assert LONG in joined
+    assert "x" * 300 in joined
+    assert "名前" * 20 in joined
+    assert text.count("cache ") >= 100
+    assert text.count("operation ") >= 100
+    assert r"tab\there\nand" in text.replace("\n", "")
+
+
+def test_markup_is_text() -> None:
+    """In headlines, tables and notes."""
+    text = report([cache("[bold]a[/]", load_errors={"[link=x]": 1})], {"[/red]": operation(errors={"[u]E": 1})}).to_text()
+    for name in ("[bold]a[/]", "[link=x]", "[/red]", "[u]E"):
+        assert name in text
+
+
+def test_an_empty_report() -> None:
+    """One sentence, in any width."""
+    empty = PerformanceReport(Summary(), {}, {})
+    assert empty.to_text() == "Performance report: nothing was cached or measured yet.\n"
+    assert empty.to_text(width=40).splitlines() == ["Performance report: nothing was cached", "or measured yet."]
+
+
+def test_too_narrow() -> None:
+    """The message has the width and what is needed."""
+    with pytest.raises(ValueError, match=r"width=39.* 40"):
+        SMALL.to_text(width=39)
+
+
+@pytest.mark.parametrize(
+    "environment", [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}, {"COLUMNS": "20"}, {"TERM": "xterm-256color"}, {}]
+)
+def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    """The caller decides about width and colours, not the terminal of whoever started the process."""
+    expected = SMALL.to_text(width=50, color=True), SMALL.to_text(width=50)
+    for variable in ("TERM", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "COLORTERM", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert (SMALL.to_text(width=50, color=True), SMALL.to_text(width=50)) == expected
+    assert expected[0] != expected[1] == ESCAPE.sub("", expected[0])
+
+
+def test_in_a_notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The text is returned, not displayed."""
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
+    assert SMALL.to_text().startswith("Performance report: 99.7%")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.00 us"), (1e-9, "0.00 us"), (9.996e-6, "10.0 us"), (0.0009994, "999 us"), (0.0009996, "1.00 ms"),
+        (0.09999, "100 ms"), (0.9996, "1.00 s"), (59.96, "60.0 s"), (3599.9, "3,600 s"), (3600, "1.00 h"), (1e9, "277,778 h"),
+    ],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    """Three digits, with the unit that fits after rounding."""
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (999 * 1024, "999 KiB"), (1023 * 1024, "1.00 MiB"),
+        (2**40, "1,024 GiB"), (10 * 2**20, "10.0 MiB"),
+    ],
+)  # fmt: skip
+def test_sizes(count: float, text: str) -> None:
+    """Bytes, and three digits of more."""
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (99_999, "99,999"), (100_000, "100k"), (999_499, "999k"), (999_500, "1.00M"), (10**16, "10,000T")],
+)
+def test_numbers(count: float, text: str) -> None:
+    """In full as long as that is short."""
+    assert number(count) == text
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 12, 20, 100])
+@pytest.mark.parametrize("name", [LONG, "...a..b.", "x" * 30, "名前.名前", "", "."])
+def test_folding(name: str, width: int) -> None:
+    """Nothing is lost, and no line is too long, unless one character is."""
+    lines = folded(name, width).split("\n")
+    assert "".join(lines) == name
+    assert all(cell_len(line) <= max(width, 2) for line in lines)
+
+
+def test_printable() -> None:
+    """What a terminal would act on becomes an escape; letters of all scripts stay."""
+    assert printable("a\r\n\x07\x9b\u202e名é ") == "a\\r\\n\\x07\\x9b\\u202e名é "
