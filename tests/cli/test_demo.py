@@ -1,0 +1,314 @@
+"""The command line and the demo: what they print, how they end, what they leave behind."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+import otel_perfopt
+from otel_perfopt.cli import demo, main
+from otel_perfopt.cli.demo import Run, choose_sample, differences, run_both, summary
+from otel_perfopt.cli.workload import PLAIN, Analysis, Compiled, GitInfo, Service, TaskSpec
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git repository with three Python files, one of them broken."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    folder = tmp_path / "repo"
+    (folder / "pkg").mkdir(parents=True)
+    (folder / "pkg" / "a.py").write_text("import os\n")
+    (folder / "pkg" / "broken.py").write_text("def (:\n")
+    (folder / "b with space.py").write_text("'\\d'\n")  # an invalid escape, which is worth a warning
+    run_git(folder, "init", "-q")
+    run_git(folder, "add", "--all")
+    run_git(folder, "-c", "user.name=a", "-c", "user.email=a@example.invalid", "commit", "-q", "-m", "one")
+    return folder
+
+
+def run_git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True)
+
+
+# what it prints -------------------------------------------------------------------------------------
+
+
+def test_the_demo_compares_both_services_and_prints_the_report(root: Path, capsys: Capture) -> None:
+    assert main(["demo", "--repo", str(root), "--requests", "60", "--seed", "4"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "\x1b" not in printed.out
+    assert max(len(line) for line in printed.out.replace(str(root), "").splitlines()) <= 80
+    for text in ("3 Python files", "60 for 3 files", "seed 4", "task_specs", "Speed-up:", "of the possible gain"):
+        assert text in printed.out
+    assert "Answers: the same from both services, for 60 requests compared." in printed.out
+    assert otel_perfopt.get_performance_report().to_text(width=80).strip().splitlines()[0] in printed.out
+
+
+def test_a_second_demo_in_one_process_starts_with_empty_caches(root: Path, capsys: Capture) -> None:
+    arguments = ["demo", "--repo", str(root), "--requests", "5"]
+    assert main(arguments) == 0
+    (root / "pkg" / "a.py").write_text("import json\n")
+    (root / "pkg" / "broken.py").unlink()
+    assert main(arguments) == 0
+
+
+def test_the_working_directory_s_repository_is_the_default(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.chdir(root / "pkg")
+    assert main(["demo", "--requests", "3"]) == 0
+    assert f"Repository: {root.resolve()}\n" in capsys.readouterr().out
+
+
+def test_a_single_request_has_nothing_to_gain(root: Path, capsys: Capture) -> None:
+    assert main(["demo", "--repo", str(root), "--requests", "1"]) == 0
+    assert "nothing was asked for twice" in capsys.readouterr().out
+
+
+def test_an_odd_path_is_printed_on_one_line(root: Path, capsys: Capture) -> None:
+    odd = root.rename(root.with_name("od\nd \udce9")) if os.fsencode("\udce9") == b"\xe9" else root
+    assert main(["demo", "--repo", str(odd), "--requests", "3"]) == 0
+    assert "od\\nd \\udce9" in capsys.readouterr().out
+
+
+def test_different_answers_are_shown_and_end_with_1(root: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong() -> Service:
+        return PLAIN._replace(dependencies=lambda root, path: ("nonsense",) * 100)
+
+    monkeypatch.setattr(demo, "cached_service", wrong)
+    assert main(["demo", "--repo", str(root), "--requests", "10"]) == 1
+    printed = capsys.readouterr().out
+    assert "Answers: 10 of 10 differ." in printed
+    assert "request 0, dependencies: plain" in printed
+    assert max(len(line) for line in printed.replace(str(root), "").splitlines()) <= 80
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_progress_bar_is_for_terminals(root: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert main(["demo", "--repo", str(root), "--requests", "3"]) == 0
+    assert "plain and cached" in terminal.getvalue()
+    assert "\x1b" not in capsys.readouterr().out
+
+
+# bad usage ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "", "1000001"])
+def test_a_bad_number_of_requests(value: str, capsys: Capture) -> None:
+    assert main(["demo", f"--requests={value}"]) == 2
+    error = capsys.readouterr().err
+    assert f"argument --requests: {value!r} is not a number from 1 to 1,000,000" in error
+    assert "for example 2000" in error
+
+
+def test_other_bad_arguments(capsys: Capture) -> None:
+    assert main(["demo", "--seed", "x"]) == 2
+    assert "argument --seed: 'x' is not a whole number" in capsys.readouterr().err
+    assert main([]) == 2
+    assert "demo" in capsys.readouterr().err
+    assert main(["nonsense"]) == 2
+    assert main(["demo", "--help"]) == 0
+
+
+def test_a_bad_repository(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["demo", "--repo", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "is not in a git repository: give the path of" in printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_without_git(root: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(root))
+    for repo in (["--repo", str(root)], []):
+        assert main(["demo", *repo]) == 2
+        assert "git was not found on PATH: install git" in capsys.readouterr().err
+
+
+# the measurement ------------------------------------------------------------------------------------
+
+
+class Watch:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def part(self, seconds: float) -> Callable[[str, str], str]:
+        """Return a part of a service that takes this long."""
+
+        def answer(root: str, subject: str) -> str:
+            self.now += seconds
+            return subject
+
+        return answer
+
+
+STREAM = ["p/a", "p/b", "p/a", "q/c", "p/a"]
+
+
+def timed_run(watch: Watch, seconds: tuple[float, ...], numbers: range = range(5)) -> Run:
+    run = Run(Service(*(watch.part(each) for each in seconds)), "root", STREAM, watch)
+    for number in numbers:
+        run.send(number)
+    return run
+
+
+def test_the_possible_gain_is_what_was_asked_for_before() -> None:
+    run = timed_run(Watch(), (1.0, 2.0, 4.0, 8.0))
+    assert (run.requests, run.seconds) == (5, 75.0)
+    assert run.spent == {"git_info": 5, "dependencies": 10, "compilation": 20, "task_specs": 40}
+    # "p/a" is asked for twice again; the folder "p" three times.
+    assert run.again == {"git_info": 2, "dependencies": 4, "compilation": 8, "task_specs": 24}
+
+
+def test_the_summary_relates_what_was_saved_to_the_possible_gain() -> None:
+    watch = Watch()
+    lines = "\n".join(summary(timed_run(watch, (1.0, 2.0, 4.0, 8.0)), timed_run(watch, (1.0, 1.0, 4.0, 3.0))))
+    together = next(line for line in lines.splitlines() if line.startswith("together"))
+    assert together.split() == ["together", "75.00", "s", "45.00", "s", "30.00", "s", "38.00", "s", "79%"]
+    assert "1.7 times as fast" in lines
+    assert "estimated" not in lines
+
+
+def test_a_sample_is_scaled_and_said_to_be_one() -> None:
+    watch = Watch()
+    part = timed_run(watch, (1.0, 2.0, 4.0, 8.0), range(0, 5, 4))
+    lines = " ".join(" ".join(summary(part, timed_run(watch, (1.0, 1.0, 4.0, 3.0)))).split())
+    assert "evenly spaced sample of 2 of the 5 requests" in lines
+    assert "together 75.00 s 45.00 s 30.00 s 37.50 s 80%" in lines
+
+
+@pytest.mark.parametrize(("seconds", "size"), [(1e6, 5), (80.0, 5), (30.0, 2), (0.1, 1)])
+def test_the_plain_service_gets_as_much_as_there_is_time_for(seconds: float, size: int) -> None:
+    watch = Watch()
+    sample = choose_sample(timed_run(watch, (1.0, 2.0, 4.0, 8.0), range(0)), 5, seconds)
+    assert len([number for number in range(5) if number in sample]) == size
+
+
+def test_both_services_are_sent_what_they_should_get(root: Path) -> None:
+    files = ["pkg/a.py", "b with space.py", "pkg/broken.py", "gone.py"] * 30
+    plain, fast = run_both(str(root), files[:100], plain_seconds=1e-9)
+    assert 1 <= plain.requests < 100
+    assert fast.requests == 100
+    assert plain.answers.keys() == fast.answers.keys()
+    assert plain.answers == fast.answers
+
+
+def test_differences_name_the_first_part_that_is_not_the_same() -> None:
+    info, spec = GitInfo("main", "1", "a", "0", "s"), TaskSpec((), (), (), False)
+    right = Analysis(info, ("os",), Compiled(1, 2, "3"), spec)
+    assert differences({1: right, 2: right}, {1: right, 3: right}) == []
+    wrong = right._replace(compilation="SyntaxError", task_specs="no")
+    (found,) = differences({1: right}, {1: wrong})
+    assert found.startswith("request 1, compilation: plain Compiled(")
+    assert found.endswith("cached 'SyntaxError'")
+
+
+# interruption ---------------------------------------------------------------------------------------
+
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the test's own parent ignores
+from otel_perfopt.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The demo on the standard library, in a session of its own and with its own folder for temporary files."""
+    for name in ("here", "temporary"):
+        (tmp_path / name).mkdir()
+    env = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": str(Path(otel_perfopt.__file__).parents[1])}
+    env["GIT_CEILING_DIRECTORIES"] = str(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "demo", "--requests", "1000000"],
+        cwd=tmp_path / "here",
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition() and process.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.01)
+
+
+def in_session(session: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, PermissionError, psutil.Error):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["making the repository", "running"])
+@pytest.mark.parametrize(("number", "send"), [(signal.SIGINT, os.killpg), (signal.SIGINT, os.kill), (signal.SIGTERM, os.kill)])
+def test_an_interrupted_demo_leaves_nothing_behind(
+    command: subprocess.Popen[str], tmp_path: Path, phase: str, number: int, send: Callable[[int, int], None]
+) -> None:
+    temporary = tmp_path / "temporary"
+    if phase == "running":
+        assert command.stdout is not None
+        while not command.stdout.readline().startswith("Requests:"):
+            assert command.poll() is None
+    else:
+        wait_until(lambda: any(temporary.iterdir()), command)
+    send(command.pid, number)
+    _, error = command.communicate()
+    assert (command.returncode, error) == (130, "interrupted\n")
+    assert list(temporary.iterdir()) == []
+    assert psutil.wait_procs(in_session(command.pid), timeout=5)[1] == []
+
+
+def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    env = os.environ | {"PYTHONPATH": str(Path(otel_perfopt.__file__).parents[1])}
+    arguments = [sys.executable, "-c", COMMAND, "demo", "--requests", "3", "--repo", str(root)]
+    ended = subprocess.run(arguments, env=env, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_main_works_outside_the_main_thread_and_restores_the_signals(root: Path, capsys: Capture) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    arguments = ["demo", "--repo", str(root), "--requests", "2"]
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(main, arguments).result() == 0
+    assert main(arguments) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
