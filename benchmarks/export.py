@@ -17,7 +17,7 @@ from benchmarks.harness import Benchmark, Build, Contestant, Slice, Turn
 
 __all__ = ("BENCHMARKS",)
 
-CALLS = 5_000
+CALLS = 1_000
 SERVICE = """
 import logging, sys, time
 from otel_perfopt import emit, measure_performance
@@ -29,7 +29,7 @@ configure(service_name="benchmark", exporter=sys.argv[1] if len(sys.argv) > 1 el
 @measure_performance("benchmark")
 def call():
     emit("benchmark.called")
-    return sum(range(5_000))
+    return sum(range(50_000))
 
 for count in sys.stdin:
     seconds = []
@@ -47,7 +47,7 @@ def service(exporter: str) -> Build:
 
     def build(turn: Turn) -> Slice:
         env = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-        env |= {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_METRIC_EXPORT_INTERVAL": "1000"}
+        env |= {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
         process = subprocess.Popen(
             [sys.executable, "-c", SERVICE, exporter], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -84,7 +84,7 @@ def hanging() -> str:
 class Overloaded(BaseHTTPRequestHandler):
     """Answers everything with 503."""
 
-    def do_POST(self) -> None:  # noqa: N802 - so it is called
+    def do_POST(self) -> None:
         """Refuse."""
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_error(503)

@@ -1,7 +1,6 @@
 """Caching and measurement for existing Python services, explained through OpenTelemetry."""
 
 import typing as _typing
-from importlib.metadata import version as _version
 
 from otel_perfopt import presets as _presets  # noqa: F401 - declares the named caches
 from otel_perfopt.cache import Cache, CachedFunction, CachedMethod, CacheStats, cached, get_cache
@@ -25,16 +24,17 @@ from otel_perfopt.errors import (
 )
 from otel_perfopt.measure import measure_performance, record_performance_metric
 from otel_perfopt.registry import DuplicateNameWarning
-from otel_perfopt.report import PerformanceReport, get_performance_report
 from otel_perfopt.telemetry import derived as _derived  # noqa: F401 - makes the events of caches and operations
+from otel_perfopt.telemetry import lifecycle as _lifecycle  # noqa: F401 - tells at exit what is still collected
 from otel_perfopt.telemetry.aggregate import emit_aggregated
 from otel_perfopt.telemetry.caches import observed_cache, observed_load
-from otel_perfopt.telemetry.configure import configure, shutdown
 from otel_perfopt.telemetry.events import Event, Subscription, emit, subscribe
 from otel_perfopt.telemetry.spans import traced
 
 if _typing.TYPE_CHECKING:
+    from otel_perfopt.report import PerformanceReport, get_performance_report
     from otel_perfopt.telemetry.bus import EventBus
+    from otel_perfopt.telemetry.configure import configure, shutdown
 
 __all__ = (
     "BatchClosed",
@@ -77,13 +77,24 @@ __all__ = (
     "traced",
 )
 
-__version__ = _version("otel-perfopt")
+_LAZY = {
+    "EventBus": "otel_perfopt.telemetry.bus",
+    "PerformanceReport": "otel_perfopt.report",
+    "configure": "otel_perfopt.telemetry.configure",
+    "get_performance_report": "otel_perfopt.report",
+    "shutdown": "otel_perfopt.telemetry.configure",
+}
 
 
 def __getattr__(name: str) -> object:
-    """Import what needs the SDK when somebody asks for it."""
-    if name == "EventBus":
-        from otel_perfopt.telemetry.bus import EventBus  # noqa: PLC0415
+    """Import what is not needed to cache and measure when somebody asks for it; importing the library stays cheap."""
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
 
-        return EventBus
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return version("otel-perfopt")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    globals()[name] = value = getattr(import_module(_LAZY[name]), name)
+    return value

@@ -11,7 +11,7 @@ from typing import Any
 
 from otel_perfopt._core.flight import Flight, Node
 from otel_perfopt._core.policies import Entry
-from otel_perfopt.cache.executor import Job
+from otel_perfopt.cache.job import Job
 from otel_perfopt.cache.memory import Unset
 from otel_perfopt.cache.waiting import loop_node, reachable, running_loop, thread_node
 from otel_perfopt.durations import Duration

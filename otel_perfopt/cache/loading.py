@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from otel_perfopt._core.flight import Aborted, Failed, Flights, Loaded, Outcome
 from otel_perfopt._core.policies import Entry
-from otel_perfopt.cache.executor import Job
+from otel_perfopt.cache.job import Job
 from otel_perfopt.cache.load import Load, Request, current_load, is_coroutine_function, waiters
 from otel_perfopt.cache.memory import MemoryTier
 from otel_perfopt.cache.waiting import Waits, wait_in_loop, wait_in_thread

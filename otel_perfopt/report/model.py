@@ -1,7 +1,6 @@
 """The report: frozen rows, with the keys of the specification first and what goes beyond them after."""
 
 from dataclasses import asdict, dataclass, field
-from html import escape
 from typing import Any
 
 from otel_perfopt.errors import MissingExtra
@@ -194,4 +193,6 @@ class PerformanceReport:
         except MissingExtra:
             return None
         style = "width: 100%; height: 40rem; border: 0; border-radius: 12px"
+        from html import escape  # noqa: PLC0415 - only notebooks need it
+
         return f'<iframe title="Performance report" style="{style}" srcdoc="{escape(page)}"></iframe>'

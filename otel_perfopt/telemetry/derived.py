@@ -1,7 +1,7 @@
 """The events of caches and operations: derived from their counts every few seconds, so that a hit costs nothing more.
 
-``cache.hit``, ``cache.miss`` and ``cache.eviction`` tell how many since the last time, per cache; ``performance.metric`` tells count,
-successes, errors and durations per operation. Keys of caches are never told.
+``cache.hit``, ``cache.miss`` and ``cache.eviction`` tell how many since the last time, per cache; ``performance.metric`` tells
+count, successes, errors and durations per operation. Keys of caches are never told.
 """
 
 import threading

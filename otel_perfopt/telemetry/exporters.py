@@ -1,15 +1,14 @@
-"""Exporters that never raise, say once that a backend does not answer, and are made anew in every process.
+"""Exporters that never raise, and are made anew in every process.
 
 Each stands before one of the SDK's. That one is made at the first export of each process, because neither the channels of
 gRPC nor the connections of ``requests`` survive a fork.
 """
 
-import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -21,23 +20,16 @@ from opentelemetry.sdk.metrics.view import Aggregation, ExponentialBucketHistogr
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_perfopt.telemetry import instruments
+from otel_perfopt.telemetry import instruments, outages
 from otel_perfopt.telemetry.logs import get_logger
+from otel_perfopt.telemetry.outages import Route
 from otel_perfopt.telemetry.settings import Export, get
 
-__all__ = ("Delivery", "LogDelivery", "MetricDelivery", "SpanDelivery", "listen", "load_exporter", "make_exporter")
+__all__ = ("Delivery", "LogDelivery", "MetricDelivery", "SpanDelivery", "load_exporter", "make_exporter")
 
-SECONDS_BETWEEN_WARNINGS = 60.0
+LONGEST_PAUSE = 30.0
 SECONDS_TO_HOLD_A_FORK = 0.5
-_TALKATIVE = (
-    "opentelemetry.exporter.otlp.common.http",
-    "opentelemetry.exporter.otlp.proto.grpc.exporter",
-    "opentelemetry.exporter.otlp.proto.http._log_exporter",
-    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-    "urllib3.connectionpool",
-)
-_BATCHES = "opentelemetry.sdk._shared_internal"
+_deliveries: "set[Delivery]" = set()
 
 
 def load_exporter(export: Export) -> None:
@@ -66,29 +58,39 @@ def make_exporter(export: Export) -> Any:
 class Delivery:
     """Hands batches to an exporter, one at a time, whose failures go no further than a warning.
 
+    After a failure batches are dropped for a while, so that attempts in vain do not slow the application down.
+
     Args:
-        signal: what is exported.
-        target: where to, for people.
+        route: what goes where, for people.
         make: makes the exporter.
         holds_forks: whether a fork should wait for the end of an export.
     """
 
-    def __init__(self, signal: str, target: str, make: Callable[[], Any], *, holds_forks: bool = False) -> None:
-        self.signal = signal
-        self.target = target
+    def __init__(self, route: Route, make: Callable[[], Any], *, holds_forks: bool = False) -> None:
+        self.holds_forks = holds_forks
+        self._route = route
         self._make = make
         self._exporters: dict[int, Any] = {}  # by process; a parent's is kept, because its end would end the parent's calls
-        self._is_sending = self._is_closed = False
+        self._is_closed = False
+        self.start_again()
+        _deliveries.add(self)
+
+    def start_again(self) -> None:
+        """Forget what went before, in a forked child."""
         self.turn = threading.Lock()
-        if holds_forks:
-            _holding_forks.append(self)
+        self._is_sending = False
+        self.resume()
+
+    def resume(self) -> None:
+        """Try again with the next batch."""
+        self._pause = self._paused_until = 0.0
 
     def send(self, batch: Any, **options: Any) -> bool:
         """Export a batch, and return whether it has arrived."""
-        if self._is_closed:
+        if self._is_closed or time.monotonic() < self._paused_until:
             return False
         self._is_sending = True
-        with self.turn, _listening() as said:
+        with self.turn, outages.keep_quiet() as said:
             try:
                 exporter = self._exporters.get(os.getpid())
                 if exporter is None:
@@ -100,9 +102,12 @@ class Delivery:
             finally:
                 self._is_sending = False
         if arrived:
-            _outage.ends(self)
+            self.resume()
+            outages.ends(self._route)
         elif not self._is_closed:
-            _outage.begins(self, said[-1] if said else "the exporter failed without a reason")
+            self._pause = min(LONGEST_PAUSE, max(1.0, 2 * self._pause))
+            self._paused_until = time.monotonic() + self._pause
+            outages.begins(self._route, said[-1] if said else "the exporter failed without a reason")
         return arrived
 
     def close(self) -> None:
@@ -111,11 +116,11 @@ class Delivery:
             return
         self._is_closed = True
         if self._is_sending:
-            _outage.begins(self, "no answer, and the process ends")
+            outages.begins(self._route, "no answer, and the process ends")
         exporter = self._exporters.get(os.getpid())
         if exporter is None:
             return
-        with _listening(), suppress(Exception):  # it is of no use any more
+        with outages.keep_quiet(), suppress(Exception):  # it is of no use any more
             exporter.shutdown()
 
 
@@ -190,91 +195,13 @@ def _aggregation() -> dict[type, Aggregation]:
     return {Histogram: ExponentialBucketHistogramAggregation()} if wanted.startswith("base2") else {}
 
 
-class _Outage:
-    """What fails at present; one warning for all of it."""
-
-    def __init__(self) -> None:
-        self._failing: set[Delivery] = set()
-        self._silent_until = 0.0
-        self._lock = threading.Lock()
-
-    def begins(self, delivery: Delivery, reason: str) -> None:
-        with self._lock:
-            is_first = not self._failing and time.monotonic() >= self._silent_until
-            self._failing.add(delivery)
-            if is_first:
-                self._silent_until = time.monotonic() + SECONDS_BETWEEN_WARNINGS
-        if is_first:
-            _log("warning", "telemetry cannot be delivered and is dropped", delivery, reason=reason)
-
-    def ends(self, delivery: Delivery) -> None:
-        if delivery not in self._failing:
-            return
-        with self._lock:
-            self._failing.discard(delivery)
-            is_last = not self._failing
-        if is_last:
-            _log("info", "telemetry is delivered again", delivery)
-
-
-def _log(level: str, event: str, delivery: Delivery, **more: str) -> None:
-    with suppress(Exception):  # the application's logging may fail in its own ways
-        getattr(get_logger(), level)(event, signal=delivery.signal, target=delivery.target, **more)
-
-
-_outage = _Outage()
-_said = threading.local()
-
-
-@contextmanager
-def _listening() -> Iterator[list[str]]:
-    """Keep to ourselves what the SDK logs in this thread meanwhile: a line per attempt, signal and batch."""
-    messages: list[str] = []
-    _said.messages = messages
-    try:
-        yield messages
-    finally:
-        _said.messages = None
-
-
-class _Listener(logging.Filter):
-    """Hears what the SDK's exporters and batches log, instead of everybody."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.queues: dict[str, Delivery] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        messages = getattr(_said, "messages", None)
-        if messages is not None:
-            messages.append(record.getMessage())
-            return False
-        if isinstance(record.msg, str) and record.msg.startswith("Queue full") and isinstance(record.args, tuple) and record.args:
-            delivery = self.queues.get(str(record.args[0]))
-            if delivery is not None:
-                _outage.begins(delivery, "the queue is full")
-                return False
-        return True
-
-
-_listener = _Listener()
-
-
-def listen(queues: Mapping[str, Delivery]) -> None:
-    """Turn what the SDK logs about these queues, by its own name for them, and about their exporters into one warning."""
-    _listener.queues.update(queues)
-    for name in (*_TALKATIVE, _BATCHES):
-        logging.getLogger(name).addFilter(_listener)
-
-
-_holding_forks: list[Delivery] = []
 _held: list[Delivery] = []
 
 
 def _before_fork() -> None:
     """Let calls of gRPC come to their end: in a child that was forked meanwhile it never works again."""
     deadline = time.monotonic() + SECONDS_TO_HOLD_A_FORK
-    _held.extend(d for d in _holding_forks if d.turn.acquire(timeout=max(0.0, deadline - time.monotonic())))
+    _held.extend(d for d in _deliveries if d.holds_forks and d.turn.acquire(timeout=max(0.0, deadline - time.monotonic())))
 
 
 def _after_fork_in_parent() -> None:
@@ -283,11 +210,9 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork() -> None:
-    global _outage
-    _outage = _Outage()
     _held.clear()
-    for delivery in _holding_forks:
-        delivery.turn = threading.Lock()
+    for delivery in _deliveries:
+        delivery.start_again()
 
 
 instruments.on_fork(_after_fork)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry import _logs, metrics, trace
 
@@ -81,15 +81,22 @@ def _wait(ends: Sequence[threading.Event], deadline: float) -> bool:
 
 
 _helpers = _Helpers()
-_owned: list[tuple[Any, Job]] = []
+_owned: "list[_Owned]" = []
 _left = _AT_EXIT
 
 
-def own(provider: Any, give_up: Job) -> None:
+class _Owned(NamedTuple):
+    provider: Any
+    resume: Job
+    give_up: Job
+
+
+def own(provider: Any, *, resume: Job, give_up: Job) -> None:
     """Shut `provider` down at exit.
 
     Args:
         provider: one with a ``shutdown`` method, and without an exit handler of its own.
+        resume: called before; makes its exporters try once more, if they have paused after failures.
         give_up: called shortly before the time is over; makes the shutdown end soon.
     """
     if not _owned:
@@ -97,7 +104,7 @@ def own(provider: Any, give_up: Job) -> None:
         atexit.register(_finish_at_exit)
         if not _CAN_START_LATE:
             _helpers.start()
-    _owned.append((provider, give_up))
+    _owned.append(_Owned(provider, resume, give_up))
 
 
 def flush() -> None:
@@ -117,13 +124,15 @@ def finish(timeout: float, *, others: bool = True) -> bool:
     in_time = _flush_within(min(_FLUSH, timeout / 2))
     owned = _owned[:]
     _owned.clear()
-    ours = [provider for provider, _ in owned]
+    ours = [each.provider for each in owned]
+    for each in owned:
+        each.resume()
     jobs = [provider.shutdown for provider in ours]
     ends = _helpers.run([*jobs, *_flushes_of_others(ours)] if others else jobs)
     if _wait(ends, end - min(_GIVE_UP, timeout / 10)):
         return in_time
-    for _, give_up in owned:
-        give_up()
+    for each in owned:
+        each.give_up()
     _wait(ends, end)
     return False
 

@@ -25,10 +25,10 @@ from otel_perfopt.telemetry.exporters import (
     LogDelivery,
     MetricDelivery,
     SpanDelivery,
-    listen,
     load_exporter,
     make_exporter,
 )
+from otel_perfopt.telemetry.outages import Route, listen
 from otel_perfopt.telemetry.settings import Export, entry_point, get, refuse
 
 __all__ = ("make",)
@@ -66,7 +66,7 @@ def make(signals: Sequence[str], exports: Sequence[Export], service_name: str | 
             raise
         raise ConfigurationError(f"OpenTelemetry refuses a setting: {error}") from error
     for signal, provider in made.items():
-        lifecycle.own(provider, partial(_close, deliveries[signal]))
+        lifecycle.own(provider, resume=partial(_resume, deliveries[signal]), give_up=partial(_close, deliveries[signal]))
     return made
 
 
@@ -98,7 +98,6 @@ def _tracer_provider(resource: Resource, deliveries: Sequence[Delivery]) -> Trac
     provider = TracerProvider(_sampler(), resource, shutdown_on_exit=False)
     for delivery in deliveries:
         provider.add_span_processor(BatchSpanProcessor(SpanDelivery(delivery), max_export_batch_size=_batch_size("BSP")))
-        listen({"Span": delivery})
     return provider
 
 
@@ -108,7 +107,6 @@ def _logger_provider(resource: Resource, deliveries: Sequence[Delivery]) -> Logg
     for delivery in deliveries:
         size = _batch_size("BLRP")
         provider.add_log_record_processor(BatchLogRecordProcessor(LogDelivery(delivery), max_export_batch_size=size))
-        listen({"Log": delivery})
     return provider
 
 
@@ -116,7 +114,6 @@ def _meter_provider(resource: Resource, deliveries: Sequence[Delivery], *readers
     periodic = [PeriodicExportingMetricReader(MetricDelivery(delivery)) for delivery in deliveries]
     provider = MeterProvider([*periodic, *readers], resource, shutdown_on_exit=False)
     instruments.on_fork(partial(_start_from_zero, weakref.ref(provider), periodic))
-    listen({})
     return provider
 
 
@@ -147,8 +144,14 @@ def _is_reader(export: Export) -> bool:
 
 def _delivery(export: Export) -> Delivery:
     load_exporter(export)
-    target = export.endpoint or export.entry_point.name
-    return Delivery(export.signal, target, partial(make_exporter, export), holds_forks=export.protocol == "grpc")
+    route = Route(export.signal, export.endpoint or export.entry_point.name)
+    listen(route)
+    return Delivery(route, partial(make_exporter, export), holds_forks=export.protocol == "grpc")
+
+
+def _resume(deliveries: Sequence[Delivery]) -> None:
+    for delivery in deliveries:
+        delivery.resume()
 
 
 def _close(deliveries: Sequence[Delivery]) -> None:

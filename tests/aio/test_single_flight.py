@@ -241,8 +241,9 @@ def test_an_unusual_exit_of_a_load_reaches_its_caller(plain: bool) -> None:
 
 @pytest.mark.parametrize("exit_type", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("plain", [False, True])
-def test_an_exit_stops_the_loop_and_others_load_again(exit_type: type[BaseException], plain: bool) -> None:
-    """An exit asked for by a loader leaves the loop as it would from any task; a thread that waits loads by itself."""
+@pytest.mark.parametrize("left", [False, True])
+def test_an_exit_stops_the_loop_and_others_load_again(exit_type: type[BaseException], plain: bool, left: bool) -> None:
+    """It leaves the loop as it would from any task, also if its caller has left; a thread that waits loads by itself."""
     cache = new_cache()
     gate: Any = None
     thread: Any = None
@@ -254,8 +255,11 @@ def test_an_exit_stops_the_loop_and_others_load_again(exit_type: type[BaseExcept
         await until_async(gate.entered.is_set)
         thread = spawn(cache.get, "key", lambda: "by itself")
         await until_waiting_async(cache, 1)
+        if left:
+            caller.cancel()
+            await asyncio.wait([caller])
         gate.opened.set()
-        await caller
+        await asyncio.Event().wait()
 
     with pytest.raises(exit_type):
         run(main())

@@ -16,6 +16,7 @@ from tests.cache.support import (
     new_cache,
     passed,
     results,
+    run,
     spawn,
     spawn_many,
     until,
@@ -129,8 +130,10 @@ def _drop_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 
 @pytest.mark.parametrize("close", [False, True])
-def test_nobody_joins_a_load_whose_loop_has_stopped(close: bool) -> None:
-    """A script that runs a loop, leaves a load pending in it, and then calls the cache without one, does not hang."""
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_nobody_joins_a_load_whose_loop_has_stopped(close: bool, in_loop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that leaves a load pending in a loop that it ran, and then calls the cache from elsewhere, does not hang."""
+    monkeypatch.setattr(waiting, "STALL_CHECK", 1000)  # seen before anybody waits
     cache, loop = new_cache(), asyncio.new_event_loop()
 
     async def begin() -> tuple[AsyncGate, "asyncio.Task[Any]"]:
@@ -143,7 +146,10 @@ def test_nobody_joins_a_load_whose_loop_has_stopped(close: bool) -> None:
     if close:
         _drop_tasks(loop)
         loop.close()
-    assert cache.get("key", lambda: "thread's") == "thread's"
+    if in_loop:
+        assert run(cache.get_async("key", lambda: "thread's")) == "thread's"
+    else:
+        assert cache.get("key", lambda: "thread's") == "thread's"
     if not close:
         gate.opened.set()
         assert loop.run_until_complete(task) == "loop's"  # whoever waits in the loop still gets the value

@@ -9,9 +9,12 @@ from functools import partial
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from otel_perfopt import ReentrantLoad, cached
-from otel_perfopt.cache import executor, waiting
+from otel_perfopt.cache import waiting
+from otel_perfopt.telemetry import background, spans
 from tests.cache.support import TIMEOUT, Gate, LoopThread, new_cache, passed, run, spawn, until, until_async, until_waiting_async
 
 TENANT: ContextVar[str] = ContextVar("TENANT", default="nobody")
@@ -121,7 +124,7 @@ def test_an_error_in_a_worker_keeps_its_traceback() -> None:
 def test_loads_may_wait_for_each_other_when_there_are_more_than_workers() -> None:
     """Forty loads in workers, each of which wants the next one's value with a synchronous call: none waits for ever."""
     count = 40
-    assert count > executor.MAX_WORKERS
+    assert count > background.MAX_WORKERS
 
     async def main() -> None:
         cache = new_cache()
@@ -143,10 +146,10 @@ def test_workers_that_wait_for_a_coroutine_which_needs_a_worker_get_one(monkeypa
 
     async def main() -> None:
         cache = new_cache()
-        waiters = executor.MAX_WORKERS + 2
+        waiters = background.MAX_WORKERS + 2
 
         async def shared() -> str:
-            await until_waiting_async(cache, executor.MAX_WORKERS)  # every worker is taken
+            await until_waiting_async(cache, background.MAX_WORKERS)  # every worker is taken
             return f"shared {await cache.get_async('inner', lambda: 'inner')}"
 
         def wants_shared() -> Any:
@@ -167,8 +170,8 @@ def test_a_thread_joins_a_load_that_no_worker_has_begun() -> None:
     cache = new_cache()
 
     async def main() -> None:
-        busy = [asyncio.create_task(cache.get_async(number, gate)) for number in range(executor.MAX_WORKERS)]
-        await until_async(lambda: gate.calls == executor.MAX_WORKERS)
+        busy = [asyncio.create_task(cache.get_async(number, gate)) for number in range(background.MAX_WORKERS)]
+        await until_async(lambda: gate.calls == background.MAX_WORKERS)
         queued = asyncio.create_task(cache.get_async("key", lambda: threading.current_thread().name))
         await asyncio.sleep(0)
         future = spawn(cache.get, "key", lambda: "never called")
@@ -180,14 +183,53 @@ def test_a_thread_joins_a_load_that_no_worker_has_begun() -> None:
     run(main())
 
 
+def test_a_load_in_a_lent_thread_knows_that_it_is_a_load() -> None:
+    """A thread joins so early that the loop has not begun: the loader still cannot wait for itself."""
+    cache = new_cache()
+    refused = threading.Event()
+
+    def load() -> str:
+        with pytest.raises(ReentrantLoad):
+            cache.get("key", lambda: "never called")
+        refused.set()
+        return "value"
+
+    async def main() -> None:
+        leader = asyncio.create_task(cache.get_async("key", load))
+        await asyncio.sleep(0)  # it has started the load, whose task has not taken its first step
+        follower = spawn(cache.get, "key", lambda: "never called")
+        passed(refused)
+        assert await leader == "value"
+        assert follower.result(TIMEOUT) == "value"
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine", "synchronous"])
+def test_the_span_of_a_load_is_current_in_its_loader(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a loader does is traced as a part of the load, in whatever thread."""
+    monkeypatch.setattr(spans, "_tracer", TracerProvider().get_tracer("test"))
+
+    def plain() -> Any:
+        return getattr(trace.get_current_span(), "name", None)
+
+    async def coroutine() -> Any:
+        return plain()
+
+    async def main() -> Any:
+        return await new_cache().get_async("key", plain if kind == "plain" else coroutine)
+
+    assert (new_cache().get("key", plain) if kind == "synchronous" else run(main())) == "load test"
+
+
 def test_a_cancelled_load_leaves_the_queue() -> None:
     """A load that waited for a worker does not run after everybody has left."""
     gate, calls = Gate(), []
     cache = new_cache()
 
     async def main() -> None:
-        busy = [asyncio.create_task(cache.get_async(number, gate)) for number in range(executor.MAX_WORKERS)]
-        await until_async(lambda: gate.calls == executor.MAX_WORKERS)
+        busy = [asyncio.create_task(cache.get_async(number, gate)) for number in range(background.MAX_WORKERS)]
+        await until_async(lambda: gate.calls == background.MAX_WORKERS)
         queued = asyncio.create_task(cache.get_async("key", lambda: calls.append(1)))
         await asyncio.sleep(0)
         queued.cancel()
@@ -267,7 +309,7 @@ def test_a_cached_function_of_each_kind_finds_out_by_itself() -> None:
     """Objects with an async `__call__` and partials of coroutine functions are cached as coroutine functions."""
 
     async def main() -> None:
-        functions: list[Any] = [coroutine_function, partial(coroutine_function), AsyncLoader()]
+        functions: list[Any] = [coroutine_function, partial(coroutine_function), AsyncLoader(), partial(AsyncLoader())]
         for function in functions:
             wrapped: Any = cached(function)
             assert inspect.iscoroutinefunction(wrapped)

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,23 +36,30 @@ class Ended:
         return json.loads(self.out.splitlines()[-1])
 
 
-def environment(backend: Any = None, **variables: str) -> dict[str, str]:
+def environment(backend: Any = None, variables: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment for a process that finds the package, and a backend."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "PYTHON"))}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     if backend is not None:
         env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": backend.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": backend.protocol}
-    return env | variables
+    return env | dict(variables or {})
 
 
-def run(code: str | Path, *arguments: str, backend: Any = None, timeout: float = 50, **variables: str) -> Ended:
-    """Run code, or a script; it must end well."""
+def run(
+    code: str | Path,
+    *arguments: str,
+    backend: Any = None,
+    timeout: float = 50,
+    variables: Mapping[str, str] | None = None,
+    **more: str,
+) -> Ended:
+    """Run code, or a script; it must end well. `more` are variables, too."""
     warnings = "error,ignore::DeprecationWarning" if "fork" in str(code) else "error"  # since 3.12 any fork beside threads warns
     command = [sys.executable, "-u", *(f"-W{warning}" for warning in warnings.split(","))]
     command += [str(code)] if isinstance(code, Path) else ["-c", textwrap.dedent(code)]
     process = subprocess.Popen(
         [*command, *arguments],
-        env=environment(backend, **variables),
+        env=environment(backend, {**(variables or {}), **more}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -86,25 +86,29 @@ def test_a_short_process_warns_too() -> None:
 def test_a_backend_that_comes_back() -> None:
     """The end of an outage is told once, and what comes then is delivered."""
     code = """
-        import logging
+        import logging, sys
         from opentelemetry._logs import get_logger_provider
         from otel_perfopt import emit
+        from otel_perfopt.telemetry import exporters
         from otel_perfopt.telemetry.configure import configure
 
         logging.basicConfig(level=logging.INFO)
         configure()
-        for name in ("first", "second", "third", "fourth"):
-            emit(name)
+        for number in range(5):
+            emit(f"number.{number}")
             get_logger_provider().force_flush()
+            if number == 2:
+                for delivery in exporters._deliveries:
+                    delivery.resume()  # instead of waiting for the end of its pause
         print()
     """
-    with HttpBackend(404, 404) as backend:
+    with HttpBackend(404) as backend:
         ended = run(code, backend=backend, OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
     warning, info = ended.errors.splitlines()
     assert warning.startswith("WARNING:otel_perfopt:")
     assert "Not Found" in warning
     assert info.startswith("INFO:otel_perfopt:")
-    assert {record.event for record in backend.records} == {"third", "fourth"}
+    assert {record.event for record in backend.records} == {"number.3", "number.4"}
 
 
 RAISING = """

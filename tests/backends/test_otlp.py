@@ -105,7 +105,8 @@ def test_metrics_arrive_while_the_process_runs(backend: HttpBackend | GrpcBacken
         print("ready", flush=True)
         sys.stdin.read()
     """
-    env = environment(backend, OTEL_METRIC_EXPORT_INTERVAL="100", OTEL_BSP_SCHEDULE_DELAY="100", OTEL_SERVICE_NAME="shop")
+    variables = {"OTEL_METRIC_EXPORT_INTERVAL": "100", "OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_SERVICE_NAME": "shop"}
+    env = environment(backend, variables)
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env=env, stdin=subprocess.PIPE) as process:
         try:
             backend.wait_for(lambda: backend.last(names.OPERATION_DURATION.name) and backend.spans)

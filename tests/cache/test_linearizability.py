@@ -3,8 +3,10 @@
 import asyncio
 import math
 import random
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,15 @@ from tests.cache.support import LoopThread, new_cache, results, spawn
 
 KEYS = 3
 STEPS = 250
+
+
+@pytest.fixture(autouse=True)
+def switch_often() -> Iterator[None]:
+    """Have threads take turns after almost every step."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 class Source:

@@ -158,6 +158,48 @@ print("done")
     assert run_script(PRELUDE + script) == "done\n"
 
 
+def test_a_fork_in_the_middle_of_a_change_leaves_the_child_in_order() -> None:
+    """Another thread is about to evict; the child has no such thread, and no half of its step."""
+    script = """
+class Key:
+    calls = 0
+    def __hash__(self):
+        Key.calls += 1
+        if Key.calls == stop_at and threading.current_thread() is not threading.main_thread():
+            entered.set()
+            opened.wait(20)
+        return id(self)
+
+for policy in ("s3fifo", "lru"):
+    for stop_at in range(1, 12):
+        entered, opened = threading.Event(), threading.Event()
+        cache = Cache("mid-change", max_size=2, policy=policy)
+        cache.set_many({Key(): 1, Key(): 2})
+        Key.calls = 0
+
+        def change():
+            cache.set(Key(), 3)
+            entered.set()
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        entered.wait(20)
+
+        def check():
+            for number in range(5):
+                assert len(cache._store.policy) == len(cache) == cache.stats().weight <= 2
+                cache.set(number, number)
+                assert cache.get(number) == number
+
+        in_child(check)
+        opened.set()
+        thread.join(20)
+        check()
+print("done")
+"""
+    assert run_script(PRELUDE + script) == "done\n"
+
+
 def test_a_fork_inside_a_load_lets_both_finish() -> None:
     """The child's only thread is in the middle of a load, and stores its value in the child's cache."""
     script = """

@@ -113,6 +113,20 @@ def test_an_interrupted_leader_takes_nobody_along(interruption: type[BaseExcepti
     assert cache.stats().miss_count == 6
 
 
+def test_a_value_found_at_the_second_attempt_is_no_hit() -> None:
+    """A request that was counted as a miss and tries again is not counted once more."""
+    cache, gate = new_cache(), Gate(KeyboardInterrupt())
+    leader = spawn(cache.get, "key", gate)
+    passed(gate.entered)
+    follower = spawn(cache.get, "key", lambda: "never called")
+    until_waiting(cache, 1)
+    cache.set("key", "set")
+    gate.opened.set()
+    assert isinstance(leader.exception(TIMEOUT), KeyboardInterrupt)
+    assert follower.result(TIMEOUT) == "set"
+    assert (cache.stats().miss_count, cache.stats().hit_count) == (2, 0)
+
+
 def test_stop_iteration_is_an_error_like_others() -> None:
     """A loader that calls next() on something empty raises StopIteration to all."""
     cache, gate = new_cache(), Gate(StopIteration("empty"))

@@ -114,26 +114,26 @@ def test_a_weigher_that_raises_reaches_everybody_who_waits() -> None:
 def test_a_key_whose_comparison_raises_fails_its_call_only() -> None:
     """An `__eq__` that raises in the middle of a change leaves the cache in order."""
 
-    class Key:
+    class Hostile:
         hostile = False
 
         def __hash__(self) -> int:
             return 1
 
         def __eq__(self, other: object) -> bool:
-            if Key.hostile:
+            if Hostile.hostile:
                 raise OSError("incomparable")
             return self is other
 
     cache = new_cache(max_size=2)
-    cache.set(Key(), 1)
-    Key.hostile = True
+    cache.set(Hostile(), 1)
+    Hostile.hostile = True
     steps: list[Callable[[], Any]]
-    steps = [lambda: cache.set(Key(), 2), lambda: cache.get(Key(), lambda: 3), lambda: cache.delete(Key())]
+    steps = [lambda: cache.set(Hostile(), 2), lambda: cache.get(Hostile(), lambda: 3), lambda: cache.delete(Hostile())]
     for step in steps:
         with pytest.raises(OSError, match="incomparable"):
             step()
-    Key.hostile = False
+    Hostile.hostile = False
     for number in range(5):
         cache.set(number, number)
     assert len(cache) == 2
@@ -160,6 +160,58 @@ def test_a_clock_that_raises_fails_its_call_only() -> None:
     broken = False
     assert spawn(cache.get, "key").result(TIMEOUT) == 1
     assert cache.get("other", lambda: 5) == 5
+
+
+class Key:
+    """A key whose hash function does something when it is called for a certain time."""
+
+    countdown = 0
+    action = staticmethod(lambda: None)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and other.number == self.number
+
+    def __hash__(self) -> int:
+        Key.countdown -= 1
+        if Key.countdown == 0:
+            Key.action()
+        return self.number
+
+
+STEPS: dict[str, Callable[[Any, Key], Any]] = {
+    "set": lambda cache, key: cache.set(key, "set"),
+    "load": lambda cache, key: cache.get(key, lambda: "loaded"),
+    "delete": lambda cache, key: cache.delete(key),
+    "clear": lambda cache, key: cache.clear(),
+}
+
+
+@pytest.mark.parametrize("policy", ["s3fifo", "lru"])
+@pytest.mark.parametrize("within", STEPS)
+@pytest.mark.parametrize("action", STEPS)
+def test_code_in_the_middle_of_a_change_may_change_the_cache(
+    within: str, action: str, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hash function, or a finalizer run by a collection of garbage, comes at any moment; the cache stays in order."""
+    if (within, action) == ("load", "clear"):
+        pytest.xfail("Flights._hide() looks a flight up and then deletes it, which a clear() in between makes a KeyError")
+    *keys, last = [Key(number) for number in range(4)]
+    for moment in range(1, 40):
+        cache = new_cache(max_size=2, policy=policy, max_weight=3, weigher=lambda key, _: 2 if key.number == 3 else 1)
+        for key in keys[:2]:
+            cache.set(key, "before")
+        monkeypatch.setattr(Key, "action", lambda cache=cache: [STEPS[action](cache, key) for key in keys])
+        monkeypatch.setattr(Key, "countdown", moment)
+        STEPS[within](cache, last)
+        monkeypatch.setattr(Key, "countdown", 0)
+        store = cache._store
+        assert len(store.policy) == len(store.entries) <= 2
+        assert store.weight == sum(entry.weight for entry in store.entries.values()) <= 3
+        assert all(key is entry.key and entry.queue is not None for key, entry in store.entries.items())
+        assert cache.stats().loads_in_flight == 0
 
 
 @pytest.mark.parametrize("policy", ["s3fifo", "lru"])

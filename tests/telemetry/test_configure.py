@@ -52,7 +52,7 @@ WRONG_VARIABLES = {
 
 def result(code: str, **variables: str) -> Any:
     """What the code prints last, after the usual imports, without a word on stderr."""
-    ended = run(START + (SDK if "Provider(" in code else "") + code, **variables)
+    ended = run(START + (SDK if "Provider(" in code else "") + code, variables=variables)
     assert not ended.errors
     return ended.result
 
@@ -105,7 +105,8 @@ before = providers()
 configure()
 total = measure_performance("total", sum)
 total([1])
-print(json.dumps([all(one is other for one, other in zip(before, providers())), get_performance_report().operations["total"].count]))
+same = all(one is other for one, other in zip(before, providers()))
+print(json.dumps([same, get_performance_report().operations["total"].count]))
 """
     assert result(code, OTEL_SDK_DISABLED="true", OTEL_TRACES_EXPORTER="carrier-pigeon") == [True, 1]
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.request
 from collections import Counter
@@ -231,15 +230,14 @@ def test_gunicorn_with_two_workers(protocol: type[Any], options: list[str], tmp_
     """Each worker's report has its own counts, which are also what arrives when the workers end."""
     replies: dict[int, list[int]] = {}
     requests: Counter[int] = Counter()
-    with protocol() as backend:
-        with gunicorn(tmp_path, *options, backend=backend) as address:
-            deadline = time.monotonic() + 30
-            while len(requests) < 2 or min(requests.values()) < 3:
-                assert time.monotonic() < deadline
-                with urllib.request.urlopen(address, timeout=10) as reply:
-                    pid, *counts = json.load(reply)
-                replies[pid] = counts
-                requests[pid] += 1
+    with protocol() as backend, gunicorn(tmp_path, *options, backend=backend) as address:
+        deadline = time.monotonic() + 30
+        while len(requests) < 2 or min(requests.values()) < 3:
+            assert time.monotonic() < deadline
+            with urllib.request.urlopen(address, timeout=10) as reply:
+                pid, *counts = json.load(reply)
+            replies[pid] = counts
+            requests[pid] += 1
     misses = 1 if options else 2  # with --preload, the first look-up was the master's; its value is still there
     assert replies == {pid: [count - 1, misses] for pid, count in requests.items()}
     found = by_process(backend)

@@ -1,23 +1,17 @@
-"""The bounded executor of the process: synchronous loads run here when a coroutine wants their value."""
+"""Jobs: synchronous loads that a coroutine wants, run by the background workers of the process."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from otel_perfopt._core.flight import Aborted, Failed, Loaded, Outcome
-from otel_perfopt.telemetry import instruments
+from otel_perfopt.telemetry import background
 
 __all__ = ("Job",)
-
-MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
-
-_executor: ThreadPoolExecutor | None = None
-_lock = threading.Lock()
 
 
 class Job:
@@ -40,11 +34,7 @@ class Job:
 
     async def outcome(self) -> Outcome:
         """Have a worker run the job, and return what came of it; to be called once."""
-        global _executor
-        with _lock:
-            if _executor is None:
-                _executor = ThreadPoolExecutor(MAX_WORKERS, thread_name_prefix="otel-perfopt")
-            _executor.submit(self._run)
+        background.submit(self._run)
         await asyncio.wrap_future(self._done)
         # Some frames of an error's traceback know this job, which must not know the error.
         outcome, self._outcome = self._outcome, Aborted()
@@ -73,11 +63,3 @@ def _outcome_of(function: Callable[[], Any]) -> Outcome:
         return Failed(error, error.__traceback__)
     except BaseException as error:  # noqa: BLE001 - an exit asked for by a loader must not end a worker in silence
         return Aborted(error)
-
-
-def _after_fork() -> None:
-    global _executor, _lock
-    _executor, _lock = None, threading.Lock()
-
-
-instruments.on_fork(_after_fork)
