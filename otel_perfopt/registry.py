@@ -64,10 +64,11 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._objects: weakref.WeakValueDictionary[str, T] = weakref.WeakValueDictionary()
+        self._objects: dict[str, list[weakref.ref[T]]] = {}  # the newest last
         self._places: dict[str, Place] = {}
         self._declared: dict[str, Callable[[], T]] = {}
         self._built: dict[str, T] = {}
+        self._registered = self._kept = 0
         self._lock = threading.RLock()
         instruments.on_fork(self._renew_lock)
 
@@ -80,12 +81,16 @@ class Registry(Generic[T]):
         """Give `name` to `component`; a different definition that still lives is named in a warning."""
         with self._lock:
             known = self._places.get(name)
-            taken = known is not None and name in self._objects and not known.is_same(place)
-            self._objects[name] = component
+            living = self._living(name)
+            taken = known is not None and bool(living) and not known.is_same(place)
+            self._objects[name] = [*map(weakref.ref, living), weakref.ref(component)]
             self._places[name] = place
             self._built.pop(name, None)
-            if len(self._places) > 2 * len(self._objects) + 1000:
+            self._registered += 1
+            if self._registered > 2 * self._kept + 1000:  # names whose objects are gone must not pile up
+                self._objects = {name: refs for name, refs in self._objects.items() if self._living(name)}
                 self._places = {name: self._places[name] for name in self._objects}
+                self._registered, self._kept = len(self._objects), len(self._objects)
         if taken:
             warnings.warn(
                 f"the {self._kind} name {name!r} is defined twice: by {known} and now by {place}, which takes it over; "
@@ -101,13 +106,14 @@ class Registry(Generic[T]):
             UnknownName: there is none; the message lists the names that there are.
         """
         with self._lock:
-            found = self._objects.get(name)
+            living = self._living(name)
+            found = living[-1] if living else None
             if found is None and name in self._declared:
                 found = self._declared[name]()
                 self._built[name] = found
             if found is not None:
                 return found
-            known = sorted({*self._objects.keys(), *self._declared})
+            known = sorted({*filter(self._living, self._objects), *self._declared})
         raise UnknownName(
             f"no {self._kind} is named {name!r}; there are: {', '.join(map(repr, known)) or 'none yet'}",
             context={"kind": self._kind, "name": name, "known": known},
@@ -116,7 +122,10 @@ class Registry(Generic[T]):
     def live(self) -> list[T]:
         """Return the objects that are alive."""
         with self._lock:
-            return list(self._objects.values())
+            return [component for name in self._objects for component in self._living(name)]
+
+    def _living(self, name: str) -> list[T]:
+        return [component for reference in self._objects.get(name, ()) if (component := reference()) is not None]
 
     def _renew_lock(self) -> None:
         self._lock = threading.RLock()

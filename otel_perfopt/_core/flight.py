@@ -119,7 +119,7 @@ class Flights(Generic[F]):
     @property
     def waiting(self) -> int:
         """How many callers wait for a load that another caller started."""
-        return sum(max(0, flight.parties - 1) for flight in self._running)
+        return sum(max(0, flight.parties - 1) for flight in list(self._running))
 
     def find(self, key: Hashable) -> F | None:
         """Return the flight that a caller who comes now may join."""
@@ -134,8 +134,8 @@ class Flights(Generic[F]):
         """End a flight, and return whether its value may be stored; a second end changes nothing."""
         if flight.outcome is not None:
             return False
-        flight.end(outcome)
         self._running.discard(flight)
+        flight.end(outcome)
         self._hide(flight)
         return not flight.grounded
 
@@ -152,10 +152,10 @@ class Flights(Generic[F]):
 
     def ground_all(self) -> None:
         """Ground every flight."""
-        for flight in self._open.values():
+        for flight in list(self._open.values()):
             flight.grounded = True
         self._open.clear()
 
     def _hide(self, flight: F) -> None:
         if self._open.get(flight.key) is flight:
-            del self._open[flight.key]
+            self._open.pop(flight.key, None)  # comparing keys may have run code that has removed it

@@ -41,6 +41,7 @@ class Store:
         self.weight = 0.0
         # Keys, not entries: an entry that has left must not be kept alive until it would have expired.
         self._due: list[tuple[float, int, Hashable]] = []
+        self._dropped: list[object] = []
         self._serial = 0
 
     def __len__(self) -> int:
@@ -88,6 +89,7 @@ class Store:
             if entry.group is not None:
                 entry.group.discard(entry)
         self.weight = 0.0
+        self._dropped.append(self._due)
         self._due = []
         return old
 
@@ -96,11 +98,17 @@ class Store:
         evicted: list[Evicted] = []
         while self._due and self._due[0][0] <= now and (limit is None or len(evicted) < limit):
             due = heapq.heappop(self._due)
+            self._dropped.append(due)
             entry = self._entry_of(due)
             if entry is not None:
                 self.discard(entry.key)
                 evicted.append(Evicted(entry, "expired"))
         return evicted
+
+    def take_dropped(self) -> list[object]:
+        """Return what holds keys that are not needed any more; dropping a key may run user code, so the caller does it."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
 
     def sample(self, count: int) -> list[Entry]:
         """Return up to `count` entries, half of them the oldest and half the newest."""
@@ -126,6 +134,7 @@ class Store:
             entry.serial = self._serial
             heapq.heappush(self._due, (entry.expires, entry.serial, entry.key))
             if len(self._due) > 2 * len(self.entries) + 64:
+                self._dropped.append(self._due)
                 self._due = [due for due in self._due if self._entry_of(due) is not None]
                 heapq.heapify(self._due)
 

@@ -73,7 +73,7 @@ class Cache(Loading, Generic[K, V]):
     @overload
     def get(self, key: K, loader: None = None, *, default: D) -> V | D: ...
     @overload
-    def get(self, key: K, loader: Callable[[], V], *, ttl: Duration | Unset | None = UNSET) -> V: ...
+    def get(self, key: K, loader: Callable[[], V], *, default: Any = None, ttl: Duration | Unset | None = UNSET) -> V: ...
     def get(
         self,
         key: K,
@@ -109,9 +109,13 @@ class Cache(Loading, Generic[K, V]):
     @overload
     async def get_async(self, key: K, loader: None = None, *, default: D) -> V | D: ...
     @overload
-    async def get_async(self, key: K, loader: Callable[[], Awaitable[V]], *, ttl: Duration | Unset | None = UNSET) -> V: ...
+    async def get_async(
+        self, key: K, loader: Callable[[], Awaitable[V]], *, default: Any = None, ttl: Duration | Unset | None = UNSET
+    ) -> V: ...
     @overload
-    async def get_async(self, key: K, loader: Callable[[], V], *, ttl: Duration | Unset | None = UNSET) -> V: ...
+    async def get_async(
+        self, key: K, loader: Callable[[], V], *, default: Any = None, ttl: Duration | Unset | None = UNSET
+    ) -> V: ...
     async def get_async(
         self,
         key: K,
@@ -188,7 +192,7 @@ class Cache(Loading, Generic[K, V]):
         with self._lock:
             self._counts.clears += 1
             self._flights.ground_all()
-            garbage = self._change(self._store.clear)
+            garbage = self._change(lambda: (self._store.clear(), self._store.take_dropped()))
         del garbage  # without the lock: dropping values may run user code
 
     async def set_async(self, key: K, value: V, *, ttl: Duration | Unset | None = UNSET) -> None:

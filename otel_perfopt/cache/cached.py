@@ -136,7 +136,7 @@ def _decorate(
 
     def invalidate(*args: Any, **kwargs: Any) -> bool:
         if is_method:
-            _check_instance(function, args)
+            _check_instance(call, args)
         return cache.delete(key_of(*args, **kwargs))
 
     call.__dict__.update(cache=cache, invalidate=invalidate)
@@ -176,7 +176,10 @@ def _label(function: Callable[..., Any]) -> str:
     """Return the module and the qualified name of `function`, or of the class of a callable object."""
     named = _unwrapped(function)
     named = named if hasattr(named, "__qualname__") else type(named)
-    return f"{named.__module__}.{named.__qualname__}"
+    label = f"{named.__module__}.{named.__qualname__}"
+    if label.endswith("<lambda>"):  # all of a module have one name
+        label += f":{inspect.unwrap(named).__code__.co_firstlineno}"
+    return label
 
 
 def _is_method(function: Callable[..., Any]) -> bool:
@@ -190,16 +193,25 @@ def _is_method(function: Callable[..., Any]) -> bool:
         return False
 
 
-def _check_instance(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    scope, _, name = function.__qualname__.rpartition(".")
+def _check_instance(call: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    scope, _, name = call.__qualname__.rpartition(".")
     if args:
         instance = args[0]
         classes = inspect.getmro(instance if isinstance(instance, type) else instance.__class__)
-        # By name alone or by class alone would refuse aliases, private names and methods given to other classes.
-        if any(name in vars(cls) or cls.__qualname__ == scope for cls in classes):
+        # Not by name: many classes have a `get` or a `title`, and the method may be an alias or private.
+        if any(cls.__qualname__ == scope or any(_is_around(value, call) for value in vars(cls).values()) for cls in classes):
             return
     given = f"not {args[0]!r}" if args else "which is missing"
     raise TypeError(f"the first argument of {scope}.{name}.invalidate() is the instance, {given}")
+
+
+def _is_around(attribute: object, call: Callable[..., Any]) -> bool:
+    """Whether an attribute of a class is `call`, under whatever decorators."""
+    while attribute is not call:
+        attribute = getattr(attribute, "fget", None) or getattr(attribute, "__wrapped__", None)
+        if attribute is None:
+            return False
+    return True
 
 
 def _explain(label: str, error: TypeError, values: dict[str, Any]) -> TypeError:

@@ -14,6 +14,9 @@ from otel_perfopt.telemetry import background
 __all__ = ("Job",)
 
 
+_here = threading.local()
+
+
 class Job:
     """A function to run once, in a worker, or in a thread lent to it by a caller that waits and would wait for a worker in vain.
 
@@ -34,7 +37,11 @@ class Job:
 
     async def outcome(self) -> Outcome:
         """Have a worker run the job, and return what came of it; to be called once."""
-        background.submit(self._run)
+        if getattr(_here, "runs_a_job", False):
+            # This loop runs inside a job: the workers may all wait like that, for each other's jobs.
+            self.lend_thread()
+        else:
+            background.submit(self._run)
         await asyncio.wrap_future(self._done)
         # Some frames of an error's traceback know this job, which must not know the error.
         outcome, self._outcome = self._outcome, Aborted()
@@ -47,12 +54,17 @@ class Job:
         work are no more than before.
         """
         if not self._turn.locked():
-            threading.Thread(target=self._run, name="otel-perfopt-lent", daemon=True).start()
+            try:
+                threading.Thread(target=self._run, name="otel-perfopt-lent", daemon=True).start()
+            except RuntimeError:  # the system has no thread left
+                self._run()
 
     def _run(self) -> None:
         if not self._turn.acquire(blocking=False) or not self._done.set_running_or_notify_cancel():
             return  # it runs already, has run, or is not wanted any more
+        before, _here.runs_a_job = getattr(_here, "runs_a_job", False), True
         self._outcome = _outcome_of(partial(self.context.run, self._function))
+        _here.runs_a_job = before
         self._done.set_result(None)
 
 

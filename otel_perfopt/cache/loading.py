@@ -47,6 +47,7 @@ class Loading(MemoryTier):
 
     def _get_or_load(self, request: Request) -> Any:
         """Return the value of a key that was not found fresh: load it, or wait for whoever loads it."""
+        _check_callable(request.loader)
         if is_coroutine_function(request.loader):
             raise TypeError(
                 f"cache {self.name!r}: the loader is a coroutine function, which a synchronous call cannot wait for; "
@@ -68,6 +69,7 @@ class Loading(MemoryTier):
 
     async def _get_or_load_async(self, request: Request) -> Any:
         """Do what `_get_or_load` does, without blocking the loop."""
+        _check_callable(request.loader)
         self._check_ttl(request.ttl)
         first = True
         while True:
@@ -274,3 +276,8 @@ class Loading(MemoryTier):
     def _reset_after_fork(self) -> None:
         super()._reset_after_fork()
         self._flights = Flights()
+
+
+def _check_callable(loader: object) -> None:
+    if not callable(loader):
+        raise TypeError(f"loader={loader!r} must be callable without arguments")

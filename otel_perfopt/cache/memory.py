@@ -119,9 +119,12 @@ class MemoryTier:
         dead = self._owners.take_dead()
         for orphan in dead:
             self._store.discard_entry(orphan)
-        replaced, evicted = self._store.put(entry, self.clock())
+        now = self.clock()
+        replaced, evicted = self._store.put(entry, now)
         self._count(evicted)
-        return dead, replaced, evicted
+        if replaced is not None and replaced.expires <= now:
+            self._counts.evicted_expired += 1
+        return dead, replaced, evicted, self._store.take_dropped()
 
     def _change(self, change: Callable[[], Any]) -> list[Any]:
         """Change the store, under the lock and in one piece.
@@ -162,7 +165,10 @@ class MemoryTier:
 
     @staticmethod
     def _seconds(ttl: Duration | None) -> float | None:
-        return None if ttl is None else to_seconds(ttl, option="ttl")
+        try:
+            return None if ttl is None else to_seconds(ttl, option="ttl")
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(str(error)) from None
 
     def __del__(self) -> None:
         # Entries and the policy's queues know each other: without this they would wait for a collection of garbage.

@@ -50,7 +50,7 @@ class Owners:
             raise TypeError(
                 f"a cached method keeps the entries of each {kind} until that instance is gone, which needs a weak "
                 f'reference, and {kind} allows none: add "__weakref__" to its __slots__ (for a dataclass, '
-                f"weakref_slot=True), or pass key= to @cached"
+                f"weakref_slot=True), or pass @cached a key= that identifies the instance, too"
             ) from None
         # Making the reference may have run a finalizer that came here for the same instance; then its group stands.
         return self._groups.setdefault(identity, (reference, group))[1]

@@ -16,6 +16,7 @@ from otel_perfopt._core.keys import CallShape, freeze_kwargs
 
 __all__ = ("make_function",)
 
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _SOURCE = """\
 {async_}def {name}({parameters}):
     try:
@@ -61,6 +62,9 @@ def make_function(
         helpers: ``find``, ``clock``, ``counts``, ``move_up``, ``miss`` and ``explain``.
     """
     signature = _signature(function)
+    if is_method and not any(p.kind in _BY_POSITION for p in signature.parameters.values()):
+        instance = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        signature = signature.replace(parameters=[instance, *signature.parameters.values()])
     names = signature.parameters
     name = getattr(function, "__name__", "")
     name = name if name.isidentifier() and not keyword.iskeyword(name) else "cached_call"
@@ -125,7 +129,8 @@ def _set_defaults(function: FunctionType, signature: inspect.Signature) -> None:
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
-        return inspect.signature(function)
+        # What can be called, not what a functools.wraps() decorator shows: it may take other arguments and have other defaults.
+        return inspect.signature(function, follow_wrapped=False)
     except ValueError:  # some built-in functions have none
         return inspect.Signature(
             [

@@ -62,10 +62,12 @@ class _Workers:
 
     def submit(self, job: Callable[[], object]) -> None:
         with self._changed:
-            self._unfinished += 1
             # Counted together, queued and running: a worker that is about to finish is not idle yet.
-            if self._workers < min(self._unfinished, MAX_WORKERS) and _start(f"otel-perfopt-{self._workers}", self._run):
+            if self._workers < min(self._unfinished + 1, MAX_WORKERS) and _start(f"otel-perfopt-{self._workers}", self._run):
                 self._workers += 1
+            if not self._workers:
+                raise RuntimeError("no thread can be started")  # the job would wait for ever, and somebody for it
+            self._unfinished += 1
         self._jobs.put(job)
 
     def wait(self, seconds: float) -> bool:
@@ -96,7 +98,11 @@ def after(seconds: float, callback: Callable[[], None]) -> None:
 
 
 def submit(job: Callable[[], object]) -> None:
-    """Run `job` in a worker thread. What the process has not come to when it exits is left undone."""
+    """Run `job` in a worker thread. What the process has not come to when it exits is left undone.
+
+    Raises:
+        RuntimeError: there is no worker, and none can be started.
+    """
     _workers.submit(job)
 
 

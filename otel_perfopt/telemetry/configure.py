@@ -68,6 +68,7 @@ def configure(
         _set({signal: provider for signal, provider in {**given, **made}.items() if provider is not current[signal]})
         _add_bus(logger_provider)
         derived.start_deriving()
+        lifecycle.hand_over_regularly()
 
 
 def shutdown(timeout: Duration = lifecycle.LIMIT) -> bool:
@@ -79,7 +80,7 @@ def shutdown(timeout: Duration = lifecycle.LIMIT) -> bool:
         timeout: seconds for everything together.
 
     Returns:
-        Whether everything was over in time; also for deliveries that failed.
+        Whether everything has arrived in time, as far as the providers that `configure` made know.
 
     >>> shutdown()
     True

@@ -6,6 +6,7 @@ application's provider by a replay of what was recorded since the last collectio
 """
 
 import logging
+import math
 import os
 import threading
 import time
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
     from otel_perfopt.telemetry.family import Family, Reading
     from otel_perfopt.telemetry.latency import Latency
 
-__all__ = ("add_family", "ensure_registered", "latencies", "observe", "observe_all_with", "on_fork")
+__all__ = (
+    "add_family",
+    "ensure_registered",
+    "hand_over",
+    "latencies",
+    "observe",
+    "observe_all_with",
+    "on_fork",
+    "stop_handing_over",
+)
 
 _families: "list[Family[Any]]" = []
 _registered = False
@@ -50,7 +60,7 @@ def latencies() -> "Iterator[tuple[Metric, Latency]]":
 
 def ensure_registered() -> None:
     """Create the instruments at the global meter provider, or at its stand-in until one is set; once."""
-    global _registered
+    global _registered, _global_histograms
     if _registered:
         return
     with _lock:
@@ -59,13 +69,13 @@ def ensure_registered() -> None:
         _registered = True
     # Without the lock: somebody may hold the SDK's and wait for ours, in a finalizer that runs inside a collection.
     try:
-        observe_all_with(metrics.get_meter(SCOPE), replay=True)
+        _global_histograms = observe_all_with(metrics.get_meter(SCOPE), replay=True)
     except Exception:
         logging.getLogger(SCOPE).exception("the metrics of otel_perfopt could not be registered")
 
 
-def observe_all_with(meter: Meter, *, replay: bool) -> None:
-    """Create all observable instruments at `meter`, and with `replay` the histograms as well."""
+def observe_all_with(meter: Meter, *, replay: bool) -> dict[Metric, Histogram]:
+    """Create all observable instruments at `meter`, and with `replay` the histograms as well; return these."""
     observable = {
         "counter": meter.create_observable_counter,
         "up-down counter": meter.create_observable_up_down_counter,
@@ -85,6 +95,19 @@ def observe_all_with(meter: Meter, *, replay: bool) -> None:
             # Last of all: when a long replay runs into the SDK's time limit, the counts have been read already.
             callbacks.append(partial(_replay, histograms))
         observable[metric.kind](metric.name, callbacks, metric.unit, metric.description)
+    return histograms
+
+
+def hand_over(seconds: float) -> None:
+    """Replay now what no collection has asked for yet, for at most so long; the global meter provider must have been set."""
+    if _global_histograms:
+        _replay_until(_global_histograms, time.monotonic() + seconds)
+
+
+def stop_handing_over(seconds: float) -> None:
+    """Let no replay go on longer than that from now; the process ends, and the rest of a collection should be exported."""
+    global _end
+    _end = time.monotonic() + seconds
 
 
 def _observations(metric: Metric, _: CallbackOptions) -> Iterator[Observation]:
@@ -94,8 +117,21 @@ def _observations(metric: Metric, _: CallbackOptions) -> Iterator[Observation]:
 
 def _replay(histograms: dict[Metric, Histogram], options: CallbackOptions) -> Iterator[Observation]:
     """Record what is new, for half of the time that the collection has; the rest comes with the next one."""
+    _replay_until(histograms, time.monotonic() + options.timeout_millis / 2000)
+    return iter(())
+
+
+def _replay_until(histograms: dict[Metric, Histogram], deadline: float) -> None:
+    if not _turn.acquire(timeout=max(0.0, min(deadline, _end) - time.monotonic())):
+        return
+    try:
+        _replay_all(histograms, deadline)
+    finally:
+        _turn.release()
+
+
+def _replay_all(histograms: dict[Metric, Histogram], deadline: float) -> None:
     global _replay_from
-    deadline = time.monotonic() + options.timeout_millis / 2000
     # Not the collecting thread's: a measurement must not look as if it came from there. An empty context would mean just that.
     context = trace.set_span_in_context(trace.INVALID_SPAN, Context())
     sent = 0
@@ -108,13 +144,15 @@ def _replay(histograms: dict[Metric, Histogram], options: CallbackOptions) -> It
             sent += 1
             if sent % 64 == 0:
                 time.sleep(0)  # lets other threads run: a long replay would hold them up for whole switch intervals
-                if time.monotonic() > deadline:
+                if time.monotonic() > min(deadline, _end):
                     _replay_from = (position + 1) % len(series)  # so that no busy series starves the others
-                    return iter(())
-    return iter(())
+                    return
 
 
+_turn = threading.Lock()
+_end = math.inf
 _replay_from = 0
+_global_histograms: dict[Metric, Histogram] = {}
 _fork_hooks: list[Callable[[], None]] = []
 
 
@@ -124,8 +162,8 @@ def on_fork(hook: Callable[[], None]) -> None:
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.RLock()
+    global _lock, _turn, _end
+    _lock, _turn, _end = threading.RLock(), threading.Lock(), math.inf
     for family in _families:
         family.reset_after_fork()
     for hook in _fork_hooks:

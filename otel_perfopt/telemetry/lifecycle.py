@@ -7,28 +7,32 @@ all threads have ended. Everything together takes `LIMIT` seconds at most, whate
 
 import atexit
 import logging
+import math
 import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from opentelemetry import _logs, metrics, trace
 
-from otel_perfopt.telemetry import background, instruments, names
+from otel_perfopt.telemetry import background, instruments, names, outages
 from otel_perfopt.telemetry.aggregate import flush_aggregated
 from otel_perfopt.telemetry.derived import flush_derived
 
-__all__ = ("LIMIT", "finish", "flush", "own")
+__all__ = ("LIMIT", "finish", "flush", "hand_over_regularly", "own")
 
 LIMIT = 5.0
 """Seconds that the end of a process may take."""
 
 _AT_EXIT = 4.5  # of these, for us; the rest is for the interpreter
 _FLUSH = 2.0  # of these, for what is told first; a subscriber may hang
+_REPLAY = 0.7  # of what is left then, the part for latencies; the export comes after them
 _GIVE_UP = 0.5  # before their end exporters are told to give up, so that no call is under way when the interpreter goes
 _HELPERS = 4
+_HAND_OVER_EVERY = 5.0
 _CAN_START_LATE = not (3, 12) <= sys.version_info < (3, 12, 2)  # those start no thread any more once the main thread has ended
 
 Job = Callable[[], object]
@@ -83,6 +87,7 @@ def _wait(ends: Sequence[threading.Event], deadline: float) -> bool:
 _helpers = _Helpers()
 _owned: "list[_Owned]" = []
 _left = _AT_EXIT
+_is_handing_over = False
 
 
 class _Owned(NamedTuple):
@@ -107,6 +112,19 @@ def own(provider: Any, *, resume: Job, give_up: Job) -> None:
     _owned.append(_Owned(provider, resume, give_up))
 
 
+def hand_over_regularly() -> None:
+    """Give the meter provider its latencies every few seconds, so that few are left for the exit; once."""
+    global _is_handing_over
+    if not _is_handing_over:
+        _is_handing_over = True
+        background.after(_HAND_OVER_EVERY, _hand_over)
+
+
+def _hand_over() -> None:
+    background.submit(partial(instruments.hand_over, _HAND_OVER_EVERY / 2))
+    background.after(_HAND_OVER_EVERY, _hand_over)
+
+
 def flush() -> None:
     """Emit what has come in the intervals that run, and what was counted since it was last told."""
     flush_derived()
@@ -114,7 +132,7 @@ def flush() -> None:
 
 
 def finish(timeout: float, *, others: bool = True) -> bool:
-    """Deliver everything and shut down the providers that we own; return whether it ended in time.
+    """Deliver everything and shut down the providers that we own; return whether all has arrived in time.
 
     Args:
         timeout: seconds for everything together.
@@ -124,17 +142,20 @@ def finish(timeout: float, *, others: bool = True) -> bool:
     in_time = _flush_within(min(_FLUSH, timeout / 2))
     owned = _owned[:]
     _owned.clear()
+    if owned:
+        instruments.stop_handing_over(_REPLAY * (end - time.monotonic()))
     ours = [each.provider for each in owned]
     for each in owned:
         each.resume()
     jobs = [provider.shutdown for provider in ours]
     ends = _helpers.run([*jobs, *_flushes_of_others(ours)] if others else jobs)
-    if _wait(ends, end - min(_GIVE_UP, timeout / 10)):
-        return in_time
-    for each in owned:
-        each.give_up()
-    _wait(ends, end)
-    return False
+    is_over = _wait(ends, end - min(_GIVE_UP, timeout / 10))
+    if not is_over:
+        for each in owned:
+            each.give_up()
+        _wait(ends, end)
+    instruments.stop_handing_over(math.inf)  # to others this process may go on
+    return is_over and in_time and not outages.is_on()
 
 
 def _flush_within(seconds: float) -> bool:
@@ -187,10 +208,13 @@ def _finish_at_exit() -> None:
 
 
 def _after_fork() -> None:
-    global _helpers
+    global _helpers, _is_handing_over
     _helpers = _Helpers()
     if _owned and not _CAN_START_LATE:
         _helpers.start()
+    if _is_handing_over:
+        _is_handing_over = False
+        hand_over_regularly()
 
 
 instruments.on_fork(_after_fork)

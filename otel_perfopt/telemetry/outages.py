@@ -10,7 +10,7 @@ from typing import NamedTuple
 from otel_perfopt.telemetry import instruments
 from otel_perfopt.telemetry.logs import get_logger
 
-__all__ = ("Route", "begins", "ends", "keep_quiet", "listen")
+__all__ = ("Route", "begins", "ends", "is_on", "keep_quiet", "listen")
 
 SECONDS_BETWEEN_WARNINGS = 60.0
 _EXPORTERS = (
@@ -39,6 +39,9 @@ class _Outage:
         self._failing: set[Route] = set()
         self._silent_until = 0.0
         self._lock = threading.Lock()
+
+    def is_on(self) -> bool:
+        return bool(self._failing)
 
     def begins(self, route: Route, reason: str) -> None:
         with self._lock:
@@ -109,6 +112,11 @@ def begins(route: Route, reason: str) -> None:
 def ends(route: Route) -> None:
     """Note that something has arrived."""
     _outage.ends(route)
+
+
+def is_on() -> bool:
+    """Whether something fails at present."""
+    return _outage.is_on()
 
 
 def listen(route: Route) -> None:

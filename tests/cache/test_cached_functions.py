@@ -47,6 +47,7 @@ def counting(function: Callable[..., Any]) -> tuple[Any, list[Any]]:
         calls.append((args, kwargs))
         return function(*args, **kwargs)
 
+    counted.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # it takes what the function takes
     return cached(counted), calls
 
 

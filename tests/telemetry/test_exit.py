@@ -103,6 +103,45 @@ def test_an_error_that_ends_the_process() -> None:
     assert calls(http) == 1000
 
 
+def test_more_than_the_time_is_enough_for() -> None:
+    """Counts are delivered, although not all latencies can be in the time there is; the exit takes no longer."""
+    code = f"""
+{IMPORT}{CONFIGURE}
+from otel_perfopt import cached
+square = cached(name="squares")(lambda number: number)
+total = measure_performance("orders.total", sum, span=False)
+for _ in range(1_000_000):
+    total([1])
+square(1), square(1)
+print()
+"""
+    with HttpBackend() as http:
+        ended = run(code, backend=http)
+    assert 0 < calls(http) <= 1_000_000
+    assert [p.value for p in http.points if p.attributes.get("perfopt.cache.result") == "hit"] == [1]
+    assert ended.exit_seconds < 10
+
+
+def test_latencies_are_handed_over_meanwhile() -> None:
+    """They do not wait for a collection, which may be a minute away."""
+    code = f"""
+{IMPORT}
+from otel_perfopt.telemetry import instruments, lifecycle
+lifecycle._HAND_OVER_EVERY = 0.05
+{CONFIGURE}{WORK}
+import time
+deadline = time.monotonic() + 30
+latency = next(latency for _, latency in instruments.latencies())
+while latency._replayed.count < 1000:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+print()
+"""
+    with HttpBackend() as http:
+        run(code, backend=http)
+    assert calls(http) == 1000
+
+
 def test_shutdown_delivers_at_once() -> None:
     """After `shutdown` everything is there, and the report goes on."""
     code = f"""
@@ -152,6 +191,19 @@ print(time.monotonic() - start)
         ended = run(code, OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint)
     assert ended.result < 5
     assert ended.exit_seconds < 10
+
+
+def test_shutdown_tells_whether_everything_has_arrived() -> None:
+    """A backend that refuses at once is no success either."""
+    code = f"""
+{IMPORT}{CONFIGURE}{EVENTS}
+import json, logging
+from otel_perfopt.telemetry.configure import shutdown
+logging.disable()
+print(json.dumps(shutdown()))
+"""
+    with HttpBackend(*[404] * 10) as http:
+        assert run(code, backend=http).result is False
 
 
 def test_a_subscriber_that_hangs() -> None:
