@@ -34,7 +34,7 @@ def render(report: PerformanceReport, *, width: int, color: bool) -> str:
 
 
 def _parts(report: PerformanceReport, width: int) -> list[RenderableType]:
-    parts: list[RenderableType] = [Text(_headline(report))]
+    parts: list[RenderableType] = [Text(_headline(report, width))]
     if report.caches:
         parts += ["", _caches(report.caches, width)]
         parts += _listed(note for cache in report.caches.values() for note in _notes(cache))
@@ -52,7 +52,7 @@ def _listed(notes: Iterable[str]) -> list[RenderableType]:
     return ["", *parts] if parts else []
 
 
-def _headline(report: PerformanceReport) -> str:
+def _headline(report: PerformanceReport, width: int) -> str:
     summary = report.summary
     if not report.caches and not report.operations:
         return "Performance report: nothing was cached or measured yet."
@@ -61,7 +61,8 @@ def _headline(report: PerformanceReport) -> str:
         said.append(f"{summary.cache_hit_rate:.1%} of cache requests were hits")
     if report.operations:
         said.append(f"{number(summary.total_operations)} operations took {duration(summary.total_duration)}")
-    return f"Performance report: {'; '.join(said)}."
+    line = f"Performance report: {'; '.join(said)}."
+    return line if len(line) <= width else "\n".join(["Performance report:", *(f"  {part}" for part in said)])
 
 
 def _table(width: int, head: list[str], rows: list[list[str]], *, keep: int) -> Table:

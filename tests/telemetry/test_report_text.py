@@ -50,8 +50,9 @@ def test_eighty_columns() -> None:
     """All figures that fit, and a line for what is worth one."""
     assert SMALL.to_text() == str(SMALL)
     assert SMALL.to_text().splitlines() == [
-        "Performance report: 99.7% of cache requests were hits; 4,236 operations took",
-        "2.01 h.",
+        "Performance report:",
+        "  99.7% of cache requests were hits",
+        "  4,236 operations took 2.01 h",
         "",
         "cache     hit rate   hits  misses  entries    memory  loads  load p95",
         "─────────────────────────────────────────────────────────────────────",
@@ -152,7 +153,7 @@ def test_in_a_notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     """The text is returned, not displayed."""
     shell = type("ZMQInteractiveShell", (), {})()
     monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
-    assert SMALL.to_text().startswith("Performance report: 99.7%")
+    assert SMALL.to_text().startswith("Performance report:\n  99.7%")
     assert capsys.readouterr() == ("", "")
 
 
