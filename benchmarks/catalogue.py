@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 
-from benchmarks import cache, hit_ratio, imports, measure, report, techniques
+from benchmarks import cache, events, export, hit_ratio, imports, measure, report, techniques
 from benchmarks.harness import Benchmark, Round, Turn, run_round
 
 __all__ = ("BENCHMARKS", "GROUPS", "choose", "run_isolated")
@@ -12,6 +12,8 @@ __all__ = ("BENCHMARKS", "GROUPS", "choose", "run_isolated")
 GROUPS: dict[str, tuple[Benchmark, ...]] = {
     "cache": cache.BENCHMARKS,
     "measure": measure.BENCHMARKS,
+    "events": events.BENCHMARKS,
+    "export": export.BENCHMARKS,
     "report": report.BENCHMARKS,
     "hit-ratio": hit_ratio.BENCHMARKS,
     "import": imports.BENCHMARKS,

@@ -6,6 +6,7 @@ from typing import Any
 __all__ = ("Window",)
 
 _DIFFERS = object()
+_NUMBER = (int, float)
 
 
 class Window:
@@ -20,13 +21,23 @@ class Window:
 
     def fold(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Add events by their attributes."""
+        numbers, common = self._numbers, self._common
         for attributes in events:
             self.count += 1
             for name, value in attributes.items():
-                if isinstance(value, int | float) and not isinstance(value, bool):
-                    self._add(name, value)
-                elif self._common.setdefault(name, value) != value:
-                    self._common[name] = _DIFFERS
+                kind = type(value)
+                if kind is float or kind is int or (kind is not bool and isinstance(value, _NUMBER)):
+                    seen = numbers.get(name)
+                    if seen is None:
+                        numbers[name] = [value, value, value]
+                        continue
+                    seen[0] += value
+                    if value < seen[1]:
+                        seen[1] = value
+                    elif value > seen[2]:
+                        seen[2] = value
+                elif common.setdefault(name, value) != value:
+                    common[name] = _DIFFERS
 
     def attributes(self) -> dict[str, Any]:
         """Return ``count``, what all events agree on, and ``{name}.sum``, ``.min`` and ``.max`` of each number.
@@ -41,12 +52,3 @@ class Window:
             result.update({f"{name}.sum": total, f"{name}.min": low, f"{name}.max": high})
         result["count"] = self.count
         return result
-
-    def _add(self, name: str, value: float) -> None:
-        seen = self._numbers.get(name)
-        if seen is None:
-            self._numbers[name] = [value, value, value]
-        else:
-            seen[0] += value
-            seen[1] = min(seen[1], value)
-            seen[2] = max(seen[2], value)

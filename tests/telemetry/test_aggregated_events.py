@@ -1,10 +1,12 @@
 """Aggregated and derived events: one for many, exact, and none lost."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,3 +197,11 @@ emit_aggregated("real.event", aggregation_interval=0.01)
 assert arrived.wait(20)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+def test_the_documented_events_are_those_that_are_told() -> None:
+    """The table of docs/events.md has each derived event, and no other."""
+    page = Path(__file__).resolve().parent.parent.parent / "docs" / "events.md"
+    documented = re.findall(r"^\| `([a-z.]+)` \| every 5 s", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert tuple(documented) == derived.NAMES
+    assert derived.INTERVAL == 5.0
