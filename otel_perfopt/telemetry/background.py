@@ -20,6 +20,10 @@ __all__ = ("after", "is_used", "submit", "wait")
 MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
 
 
+class NoThread(RuntimeError):
+    """No worker is there, and none can be started: the interpreter is shutting down, or the system has no thread left."""
+
+
 class _Timers:
     """Runs callbacks when they are due, in one daemon thread."""
 
@@ -47,6 +51,8 @@ class _Timers:
                 _, _, callback = heapq.heappop(self._due)
             try:
                 callback()
+            except NoThread:
+                pass  # the process ends, and tells itself what is left, or it has other troubles than ours
             except Exception:
                 logging.getLogger(names.SCOPE).exception("a timer of otel_perfopt failed")
 
@@ -66,7 +72,7 @@ class _Workers:
             if self._workers < min(self._unfinished + 1, MAX_WORKERS) and _start(f"otel-perfopt-{self._workers}", self._run):
                 self._workers += 1
             if not self._workers:
-                raise RuntimeError("no thread can be started")  # the job would wait for ever, and somebody for it
+                raise NoThread("no thread can be started")  # the job would wait for ever, and somebody for it
             self._unfinished += 1
         self._jobs.put(job)
 

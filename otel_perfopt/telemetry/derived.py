@@ -42,8 +42,8 @@ def flush_derived() -> None:
 
 
 def _tick() -> None:
-    background.submit(flush_derived)
     background.after(INTERVAL, _tick)
+    background.submit(flush_derived)
 
 
 def _changes() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -121,8 +121,8 @@ def hand_over_regularly() -> None:
 
 
 def _hand_over() -> None:
-    background.submit(partial(instruments.hand_over, _HAND_OVER_EVERY / 2))
     background.after(_HAND_OVER_EVERY, _hand_over)
+    background.submit(partial(instruments.hand_over, _HAND_OVER_EVERY / 2))
 
 
 def flush() -> None:
