@@ -107,12 +107,14 @@ class Registry(Generic[T]):
         """
         with self._lock:
             living = self._living(name)
-            found = living[-1] if living else None
-            if found is None and name in self._declared:
-                found = self._declared[name]()
-                self._built[name] = found
-            if found is not None:
-                return found
+            build = self._declared.get(name)
+        if living:
+            return living[-1]
+        if build is not None:
+            built = build()  # not under the lock: it is other people's code, and takes other locks
+            with self._lock:
+                return self._built.setdefault(name, built)
+        with self._lock:
             known = sorted({*filter(self._living, self._objects), *self._declared})
         raise UnknownName(
             f"no {self._kind} is named {name!r}; there are: {', '.join(map(repr, known)) or 'none yet'}",

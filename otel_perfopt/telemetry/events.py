@@ -115,7 +115,7 @@ class _Topic:
     __slots__ = ("__weakref__", "counts", "subscriptions")
 
     def __init__(self, name: str) -> None:
-        self.subscriptions = tuple(s for s in _subscriptions if s.matches(name))
+        self.subscriptions: tuple[Subscription, ...] = ()
         self.counts = EVENTS.join(name, self)
 
 
@@ -218,10 +218,12 @@ def _hand_over(event: Event, topic: _Topic) -> None:
 def _topic(name: str) -> _Topic:
     topic = _topics.get(name)
     if topic is None:
+        made = _Topic(name)  # not under the lock: a finalizer that runs under the family's lock may emit, too
         with _lock:
-            topic = _topics.get(name) or _Topic(name)
-            if len(_topics) < MAX_TOPICS:
-                _topics[name] = topic
+            topic = _topics.get(name, made)
+            if topic is made and len(_topics) < MAX_TOPICS:
+                _topics[name] = made
+            made.subscriptions = tuple(s for s in _subscriptions if s.matches(name))
     return topic
 
 

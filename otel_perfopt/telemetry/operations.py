@@ -71,22 +71,24 @@ _GAUGES: Gauges = {names.OPERATION_MEMORY_DELTA: lambda operation: operation.mea
 
 def operation(name: str) -> Operation:
     """Return the one record of `name`."""
-    with _lock:
-        reported = OPERATIONS.resolve(name)
-        found = _operations.get(reported)
-        if found is None:
-            made = Operation(reported)
-            # A finalizer may have been here meanwhile, under this reentrant lock.
-            found = _operations.setdefault(reported, made)
+    global _operations
+    # The family's lock is never taken under this one: a finalizer that runs under the family's may want a record, too.
+    reported = OPERATIONS.resolve(name)
+    found = _operations.get(reported)
+    if found is None:
+        made = Operation(reported)
+        with _lock:
+            found = _operations.get(reported, made)
             if found is made:
-                OPERATIONS.join(reported, found, _GAUGES)
-        return found
+                _operations = {**_operations, reported: made}
+        if found is made:
+            OPERATIONS.join(reported, found, _GAUGES)
+    return found
 
 
 def operations() -> list[Operation]:
     """Return all records."""
-    with _lock:
-        return list(_operations.values())
+    return list(_operations.values())  # this dict is replaced, never changed
 
 
 def _after_fork() -> None:
