@@ -18,6 +18,8 @@ from otel_perfopt.registry import Place
 
 __all__ = ("cached",)
 
+MAX_DECORATORS = 32
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -207,11 +209,14 @@ def _check_instance(call: Callable[..., Any], args: tuple[Any, ...]) -> None:
 
 def _is_around(attribute: object, call: Callable[..., Any]) -> bool:
     """Whether an attribute of a class is `call`, under whatever decorators."""
-    while attribute is not call:
-        attribute = getattr(attribute, "fget", None) or getattr(attribute, "__wrapped__", None)
-        if attribute is None:
-            return False
-    return True
+    try:
+        for _ in range(MAX_DECORATORS):  # a mock has a `__wrapped__` without end
+            if attribute is call:
+                return True
+            attribute = getattr(attribute, "fget", None) or getattr(attribute, "__wrapped__", None)
+    except Exception:  # noqa: BLE001 - looking at an attribute of a class may run its code
+        return False
+    return False
 
 
 def _explain(label: str, error: TypeError, values: dict[str, Any]) -> TypeError:

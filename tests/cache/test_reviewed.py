@@ -72,6 +72,28 @@ def test_invalidate_of_a_bound_method_is_an_error_also_if_the_argument_has_such_
     assert Cat.title.invalidate(cat, "en")
 
 
+def test_invalidate_ends_whatever_attributes_a_class_has() -> None:
+    """A mock has a `__wrapped__` of any depth, and a proxy may raise for every attribute."""
+
+    class Stubborn:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    class Base:
+        @cached
+        def value(self, number: int = 1) -> int:
+            return number
+
+    class Child(Base):
+        client = mock.MagicMock(__wrapped__=mock.MagicMock())
+        proxy = Stubborn()
+
+    Child.client.__wrapped__ = Child.client
+    child = Child()
+    assert child.value() == 1
+    assert Base.value.invalidate(child)
+
+
 def test_nested_loops_in_workers_do_not_wait_for_each_others_jobs() -> None:
     """More loads than workers, each with a loop of its own that wants a worker."""
     outer, inner = Cache[int, int]("reviewed.outer"), Cache[int, int]("reviewed.inner")
