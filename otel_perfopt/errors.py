@@ -15,6 +15,7 @@
     +-- BatchError                  BATCH_ERROR
         +-- QueueFull               QUEUE_FULL
         +-- BatchClosed             BATCH_CLOSED
+        +-- BatchTimeout            BATCH_TIMEOUT       (also TimeoutError)
 
 Errors of user code (a loader that raises, say) are let through as they are.
 """
@@ -25,6 +26,7 @@ from typing import Any, ClassVar
 __all__ = (
     "BatchClosed",
     "BatchError",
+    "BatchTimeout",
     "ConfigurationError",
     "LoadCancelled",
     "LoadError",
@@ -152,6 +154,12 @@ class BatchClosed(BatchError):
     """The batch processor is closed."""
 
     default_code = "BATCH_CLOSED"
+
+
+class BatchTimeout(BatchError, TimeoutError):
+    """An item has no result within the timeout that it was added with."""
+
+    default_code = "BATCH_TIMEOUT"
 
 
 def _classes(cls: type[PerfOptError] = PerfOptError) -> Iterator[type[PerfOptError]]:

@@ -10,12 +10,20 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from otel_perfopt.errors import UnknownName
 from otel_perfopt.telemetry import instruments
 
-__all__ = ("DuplicateNameWarning", "Place", "Registry", "calling_place")
+__all__ = (
+    "BATCH_REGISTRY",
+    "CACHE_REGISTRY",
+    "POOL_REGISTRY",
+    "DuplicateNameWarning",
+    "Place",
+    "Registry",
+    "calling_place",
+)
 
 T = TypeVar("T")
 
@@ -131,3 +139,8 @@ class Registry(Generic[T]):
 
     def _renew_lock(self) -> None:
         self._lock = threading.RLock()
+
+
+CACHE_REGISTRY: Registry[Any] = Registry("cache")
+POOL_REGISTRY: Registry[Any] = Registry("pool")
+BATCH_REGISTRY: Registry[Any] = Registry("batch processor")

@@ -10,18 +10,17 @@ from typing_extensions import TypeVar
 
 from otel_perfopt.cache.load import Request
 from otel_perfopt.cache.loading import Loading
-from otel_perfopt.cache.memory import UNSET, Unset, Weigher
+from otel_perfopt.cache.memory import Weigher
 from otel_perfopt.cache.stats import CacheStats
 from otel_perfopt.durations import Duration
-from otel_perfopt.registry import Place, Registry, calling_place
+from otel_perfopt.registry import CACHE_REGISTRY, Place, calling_place
+from otel_perfopt.unset import UNSET, Unset
 
 __all__ = ("Cache", "get_cache")
 
 K = TypeVar("K", default=Any)
 V = TypeVar("V", default=Any)
 D = TypeVar("D")
-
-CACHE_REGISTRY: "Registry[Cache[Any, Any]]" = Registry("cache")
 
 
 class Cache(Loading, Generic[K, V]):
@@ -257,4 +256,5 @@ def get_cache(name: str) -> Cache[Any, Any]:
     >>> get_cache("git_info").max_size
     500
     """
-    return CACHE_REGISTRY.get(name)
+    cache: Cache[Any, Any] = CACHE_REGISTRY.get(name)
+    return cache

@@ -8,13 +8,15 @@ from functools import partial
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from otel_perfopt.cache.cache import Cache
-from otel_perfopt.cache.load import Request, is_coroutine_function
-from otel_perfopt.cache.memory import UNSET, Weigher
+from otel_perfopt.cache.load import Request
+from otel_perfopt.cache.memory import Weigher
 from otel_perfopt.cache.template import make_function
 from otel_perfopt.cache.typing import CachedDecorator, CachedFunction, KeyFunction
 from otel_perfopt.durations import Duration
 from otel_perfopt.errors import ConfigurationError
 from otel_perfopt.registry import Place
+from otel_perfopt.single_flight import is_coroutine_function
+from otel_perfopt.unset import UNSET
 
 __all__ = ("cached",)
 

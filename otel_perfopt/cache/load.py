@@ -1,121 +1,43 @@
-"""One load: what is asked for, what runs it, and who waits while it runs."""
+"""One load of a cache: what is asked for, and which entries the new one joins."""
 
-import asyncio
-import inspect
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Coroutine, Hashable
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-from otel_perfopt._core.flight import Flight, Node
+from otel_perfopt import single_flight
 from otel_perfopt._core.policies import Entry
-from otel_perfopt.cache.job import Job
-from otel_perfopt.cache.memory import Unset
-from otel_perfopt.cache.waiting import loop_node, reachable, running_loop, thread_node
 from otel_perfopt.durations import Duration
+from otel_perfopt.single_flight.job import Job
+from otel_perfopt.unset import Unset
 
-__all__ = ("Load", "Request", "current_load", "is_coroutine_function", "waiters")
-
-current_load: ContextVar[Node | None] = ContextVar("otel_perfopt_current_load", default=None)
-"""The ticket of the load that the running code is a part of."""
+__all__ = ("Load", "Request")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(single_flight.Request):
     """A wish for a value.
 
     Attributes:
-        key: the key.
-        loader: what makes the value.
         ttl: how long to keep it.
         owner: the instance whose method is called; its entries go with it.
     """
 
-    key: Hashable
-    loader: Callable[[], Any]
     ttl: Duration | Unset | None
     owner: object = None
 
 
-class Load(Flight):
-    """A flight together with what runs it.
+class Load(single_flight.Load):
+    """A load that makes an entry.
 
     Args:
         request: what to load.
         group: the entries that the new one joins, or None.
         loop: the event loop that runs it; None for a load that runs in its caller's thread.
         job: the part that runs in a worker, if there is one.
-
-    Attributes:
-        task: the task that runs it, once it is started.
-        ticket: stands for the load in the contexts of the code under it; contexts may outlive the load and must not keep it.
     """
 
-    __slots__ = ("group", "job", "loop", "request", "task", "ticket")
+    __slots__ = ("group", "ttl")
 
     def __init__(self, request: Request, group: set[Entry] | None, loop: AbstractEventLoop | None, job: Job | None) -> None:
-        super().__init__(request.key)
-        self.request = request
+        super().__init__(request, loop, job)
+        self.ttl = request.ttl
         self.group = group
-        self.loop = loop
-        self.job = job
-        self.ticket = Node()
-        self.waiting_for.add(self.ticket)
-        self.task: asyncio.Task[None] | None = None
-        if loop is None:
-            self.waiting_for.add(thread_node())
-        if job is not None:
-            job.context.run(current_load.set, self.ticket)
-
-    def start(self, loop: AbstractEventLoop, work: Coroutine[Any, Any, None], on_end: Callable[[], object]) -> None:
-        """Run it as a task of its loop, which is the running one."""
-        self.waiting_for.add(loop_node(loop))
-        self.task = loop.create_task(work)
-        # Ends a flight whose task is cancelled before its first step, too.
-        self.task.add_done_callback(lambda _: on_end())
-
-    def cancel(self) -> None:
-        """Cancel the task, from any thread; a load that runs in a thread goes on, and nobody gets its value."""
-        loop, task = self.loop, self.task
-        if loop is None or task is None:
-            return
-        if running_loop() is loop:
-            task.cancel()
-            return
-        try:
-            loop.call_soon_threadsafe(task.cancel)
-        except RuntimeError:
-            pass  # the loop is closed
-
-    def can_end(self) -> bool:
-        """Whether it is under way: not if its loop has stopped, for now or for good."""
-        return self.loop is None or self.loop.is_running()
-
-    def look_after(self) -> bool:
-        """Lend threads to whatever it waits for, for a caller that blocks its own, and return `can_end`."""
-        for node in reachable(self):
-            if isinstance(node, Load) and node.job is not None:
-                node.job.lend_thread()
-        return self.can_end()
-
-
-def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Whether calling `function` makes a coroutine, as far as can be seen without calling it."""
-    while isinstance(function, partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - looks into it
-
-
-def waiters(*, blocks_loop: bool = False, blocks_thread: bool = False) -> list[Node]:
-    """Return what waits while this caller waits: the load that it is part of, and the loop and the thread that it blocks."""
-    found: list[Node] = []
-    current = current_load.get()
-    if current is not None:
-        found.append(current)
-    if blocks_loop and (loop := running_loop()) is not None:
-        found.append(loop_node(loop))
-    if blocks_thread:
-        found.append(thread_node())
-    return found

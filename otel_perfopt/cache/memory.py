@@ -5,10 +5,9 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from enum import Enum
 from functools import partial
 from numbers import Real
-from typing import Any, Final
+from typing import Any
 
 from otel_perfopt._core.policies import Entry
 from otel_perfopt._core.store import Evicted, Store
@@ -19,22 +18,12 @@ from otel_perfopt.errors import ConfigurationError
 from otel_perfopt.telemetry import instruments, names
 from otel_perfopt.telemetry.caches import CACHES, CacheCounts
 from otel_perfopt.telemetry.family import Gauges
+from otel_perfopt.unset import UNSET, Unset
 
-__all__ = ("UNSET", "MemoryTier", "Unset", "Weigher")
+__all__ = ("MemoryTier", "Weigher")
 
 Weigher = Callable[[Any, Any], float]
 
-
-class Unset(Enum):
-    """Stands for an argument that was not given, where None has a meaning."""
-
-    UNSET = "unset"
-
-    def __repr__(self) -> str:
-        return "..."
-
-
-UNSET: Final = Unset.UNSET
 
 _GAUGES: Gauges = {
     names.CACHE_ENTRY_COUNT: len,

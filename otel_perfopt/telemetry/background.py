@@ -15,9 +15,10 @@ from collections.abc import Callable
 
 from otel_perfopt.telemetry import instruments, names
 
-__all__ = ("after", "is_used", "submit", "wait")
+__all__ = ("NoThread", "Workers", "after", "is_used", "submit", "wait")
 
 MAX_WORKERS = min(32, (os.cpu_count() or 1) + 4)
+IDLE = 10.0  # seconds that a worker waits for its next job before it ends
 
 
 class NoThread(RuntimeError):
@@ -57,19 +58,31 @@ class _Timers:
                 logging.getLogger(names.SCOPE).exception("a timer of otel_perfopt failed")
 
 
-class _Workers:
-    """Runs jobs in daemon threads; the executors of the standard library are joined at exit, however long their jobs take."""
+class Workers:
+    """Runs jobs in daemon threads; the executors of the standard library are joined at exit, however long their jobs take.
 
-    def __init__(self) -> None:
+    Args:
+        name: what the threads are called, with a number.
+        limit: the most threads.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = name
+        self._limit = limit
         self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._workers = 0
         self._unfinished = 0
 
     def submit(self, job: Callable[[], object]) -> None:
+        """Have a thread run `job`.
+
+        Raises:
+            NoThread: there is no thread, and none can be started.
+        """
         with self._changed:
             # Counted together, queued and running: a worker that is about to finish is not idle yet.
-            if self._workers < min(self._unfinished + 1, MAX_WORKERS) and _start(f"otel-perfopt-{self._workers}", self._run):
+            if self._workers < min(self._unfinished + 1, self._limit) and _start(f"{self._name}-{self._workers}", self._run):
                 self._workers += 1
             if not self._workers:
                 raise NoThread("no thread can be started")  # the job would wait for ever, and somebody for it
@@ -77,12 +90,20 @@ class _Workers:
         self._jobs.put(job)
 
     def wait(self, seconds: float) -> bool:
+        """Wait until every job is done, and return whether it is."""
         with self._changed:
             return self._workers == 0 or self._changed.wait_for(lambda: self._unfinished == 0, seconds)
 
     def _run(self) -> None:
         while True:
-            job = self._jobs.get()
+            try:
+                job = self._jobs.get(timeout=IDLE)
+            except queue.Empty:
+                with self._changed:
+                    if self._unfinished < self._workers:  # without this one, there still is a thread for each job
+                        self._workers -= 1
+                        return
+                continue
             try:
                 job()
             except BaseException:
@@ -95,7 +116,7 @@ class _Workers:
 
 
 _timers = _Timers()
-_workers = _Workers()
+_workers = Workers("otel-perfopt", MAX_WORKERS)
 
 
 def after(seconds: float, callback: Callable[[], None]) -> None:
@@ -134,7 +155,7 @@ def _start(name: str, run: Callable[[], None]) -> threading.Thread | None:
 def _after_fork() -> None:
     """Threads do not survive a fork; what the parent's were to do is the parent's."""
     global _timers, _workers
-    _timers, _workers = _Timers(), _Workers()
+    _timers, _workers = _Timers(), Workers("otel-perfopt", MAX_WORKERS)
 
 
 instruments.on_fork(_after_fork)

@@ -14,10 +14,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from otel_perfopt._core.cells import Counts
 from otel_perfopt.telemetry import instruments, names
-from otel_perfopt.telemetry.latency import Latency
+from otel_perfopt.telemetry.latency import BUFFER, Latency
 from otel_perfopt.telemetry.names import Metric
 
-__all__ = ("Family", "Reading", "Series")
+__all__ = ("Family", "Reading", "Series", "Tally")
 
 MAX_NAMES = 1000
 MAX_ERROR_TYPES = 32
@@ -25,9 +25,10 @@ MAX_ERROR_TYPES = 32
 C = TypeVar("C", bound=Counts)
 
 
-Gauge = Callable[[Any], float | None]
+Gauge = Callable[[Any], float | Mapping[str, float] | None]
 Gauges = Mapping[Metric, Gauge]
-"""For each metric that is read from a live component, how; None leaves the component out."""
+"""For each metric that is read from a live component, how; None leaves the component out, and a mapping has a value for each
+value of the metric's second attribute."""
 
 
 class Series(NamedTuple):
@@ -45,6 +46,19 @@ class Reading(NamedTuple):
 
 
 @dataclass(slots=True)
+class Tally:
+    """A count of failures of one kind; add to `n`.
+
+    Attributes:
+        attributes: its attributes.
+        n: the count.
+    """
+
+    attributes: dict[str, str]
+    n: int = 0
+
+
+@dataclass(slots=True)
 class _Named(Generic[C]):
     """Everything under one name.
 
@@ -53,12 +67,14 @@ class _Named(Generic[C]):
         retired: the counts of those that are gone, and which of them was added last; one tuple, so that it changes in one step.
         live: the others, with their counts and gauges.
         latencies: by metric and error type.
+        tallies: the same for counts of failures.
     """
 
     name: str
     retired: tuple[C, int]
     live: dict[int, tuple["weakref.ref[Any]", C, Gauges]] = field(default_factory=dict)
     latencies: dict[tuple[Metric, str | None], Latency] = field(default_factory=dict)
+    tallies: dict[tuple[Metric, str], Tally] = field(default_factory=dict)
 
 
 class Family(Generic[C]):
@@ -108,7 +124,7 @@ class Family(Generic[C]):
             named.live[token] = (weakref.ref(component, retire), counts, gauges)
         return counts
 
-    def latency(self, name: str, metric: Metric, error_type: str | None = None) -> Latency:
+    def latency(self, name: str, metric: Metric, error_type: str | None = None, *, size: int = BUFFER) -> Latency:
         """Return the latencies of `metric` under `name`; failures have an `error_type`."""
         instruments.ensure_registered()
         with self._lock:
@@ -120,11 +136,25 @@ class Family(Generic[C]):
                 attributes = {self.name_attribute: named.name}
                 if error_type is not None:
                     attributes[names.ERROR_TYPE] = error_type
-                found = named.latencies.setdefault((metric, error_type), Latency(attributes))
+                found = named.latencies.setdefault((metric, error_type), Latency(attributes, size))
+            return found
+
+    def tally(self, name: str, metric: Metric, error_type: str) -> Tally:
+        """Return the count of `metric` under `name` of failures with this `error_type`."""
+        instruments.ensure_registered()
+        with self._lock:
+            named = self._named(name)
+            found = named.tallies.get((metric, error_type))
+            if found is None:
+                error_type = names.ERROR_TYPE_OTHER if len(named.tallies) >= MAX_ERROR_TYPES else names.clean(error_type)
+                tally = Tally({self.name_attribute: named.name, names.ERROR_TYPE: error_type})
+                found = named.tallies.setdefault((metric, error_type), tally)
             return found
 
     def observe(self, metric: Metric) -> Iterator[Reading]:
         """Yield the present value of every series of `metric`."""
+        for tally in self._tallies(metric):
+            yield Reading(tally.attributes, tally.n)
         counted = self._series.get(metric, ())
         if not counted and metric not in self._gauged:
             return
@@ -132,9 +162,12 @@ class Family(Generic[C]):
             attributes = {self.name_attribute: name}
             for count, more in counted:
                 yield Reading({**attributes, **more}, getattr(sums, count))
-            values = [value for gauge, component in gauges if (value := _read(gauge, component)) is not None]
-            if values:
-                yield Reading(attributes, sum(values))
+            totals: dict[str | None, float] = {}
+            for gauge, component in gauges:
+                for part, value in _read(gauge, component):
+                    totals[part] = totals.get(part, 0) + value
+            for part, total in totals.items():
+                yield Reading(attributes if part is None else {**attributes, metric.attributes[1]: part}, total)
 
     def latencies(self) -> list[tuple[Metric, Latency]]:
         """Return every series of latencies with its metric."""
@@ -155,6 +188,8 @@ class Family(Generic[C]):
                     del named.live[token]
             for latency in named.latencies.values():
                 latency.reset()
+            for tally in named.tallies.values():
+                tally.n = 0
 
     def _named(self, name: str) -> _Named[C]:
         self._retire()
@@ -165,6 +200,11 @@ class Family(Generic[C]):
                 name = names.OTHER
             named = self._names.setdefault(name, _Named(name, (self._counts(), 0)))
         return named
+
+    def _tallies(self, metric: Metric) -> list[Tally]:
+        with self._lock:
+            found = self._names.copy().values()
+            return [tally for named in found for key, tally in named.tallies.copy().items() if key[0] is metric]
 
     def _snapshot(self, metric: Metric) -> list[tuple[str, C, list[tuple[Gauge, Any]]]]:
         """Return names with their summed counts, and the gauges of `metric` to read after the lock is released."""
@@ -207,8 +247,11 @@ class Family(Generic[C]):
             self._is_walking = False
 
 
-def _read(gauge: Gauge, component: Any) -> float | None:
+def _read(gauge: Gauge, component: Any) -> list[tuple[str | None, float]]:
     try:
-        return None if component is None else gauge(component)
+        value = None if component is None else gauge(component)
+        if value is None:
+            return []
+        return [*value.items()] if isinstance(value, Mapping) else [(None, value)]
     except Exception:  # noqa: BLE001 - it may run user code, and the readings of the others count
-        return None
+        return []

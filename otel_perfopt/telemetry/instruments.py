@@ -18,7 +18,6 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
-from otel_perfopt.telemetry import names
 from otel_perfopt.telemetry.names import METRICS, SCOPE, Metric
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "add_family",
+    "counting_since",
     "ensure_registered",
     "hand_over",
     "latencies",
@@ -83,7 +83,7 @@ def observe_all_with(meter: Meter, *, replay: bool) -> dict[Metric, Histogram]:
     }
     histograms = {
         metric: meter.create_histogram(
-            metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=names.SECONDS
+            metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.boundaries
         )
         for metric in METRICS
         if replay and metric.kind == "histogram"
@@ -149,6 +149,12 @@ def _replay_all(histograms: dict[Metric, Histogram], deadline: float) -> None:
                     return
 
 
+def counting_since() -> int:
+    """Return when this process began to count, in nanoseconds since the epoch."""
+    return _counting_since
+
+
+_counting_since = time.time_ns()
 _turn = threading.Lock()
 _end = math.inf
 _replay_from = 0
@@ -162,7 +168,8 @@ def on_fork(hook: Callable[[], None]) -> None:
 
 
 def _after_fork() -> None:
-    global _lock, _turn, _end
+    global _lock, _turn, _end, _counting_since
+    _counting_since = time.time_ns()
     _lock, _turn, _end = threading.RLock(), threading.Lock(), math.inf
     for family in _families:
         family.reset_after_fork()

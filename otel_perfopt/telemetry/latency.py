@@ -19,17 +19,25 @@ class Latency:
 
     Args:
         attributes: the attributes of the series.
+        size: how many are folded at once; more are cheaper, and take more memory.
+
+    Attributes:
+        pending: durations that are not folded yet; `record` appends to it, and so may whoever cannot afford the call, and
+            folds them when there are `size`.
+        zeros: how many took no time at all; whoever has such a duration may add 1 instead of recording it.
     """
 
-    __slots__ = ("_buffer", "_fresh", "_is_folding", "_lock", "_replay", "_replayed", "attributes")
+    __slots__ = ("_fresh", "_is_folding", "_lock", "_replay", "_replayed", "_zeros", "attributes", "pending", "size", "zeros")
 
-    def __init__(self, attributes: dict[str, str]) -> None:
+    def __init__(self, attributes: dict[str, str], size: int = BUFFER) -> None:
         self.attributes = attributes
+        self.size = size
         self.reset()
 
     def reset(self) -> None:
         """Forget everything and take a new lock; for a forked child."""
-        self._buffer: list[float] = []
+        self.pending: list[float] = []
+        self.zeros = self._zeros = 0
         # Reentrant, because a collection of garbage inside a fold may run code that records or reads.
         self._lock = threading.RLock()
         self._is_folding = False
@@ -39,9 +47,14 @@ class Latency:
 
     def record(self, seconds: float) -> None:
         """Note one duration in seconds."""
-        buffer = self._buffer
-        buffer.append(seconds)
-        if len(buffer) >= BUFFER and self._lock.acquire(blocking=False):
+        pending = self.pending
+        pending.append(seconds)
+        if len(pending) >= self.size:
+            self.fold()
+
+    def fold(self) -> None:
+        """Fold what is pending, unless somebody is at it."""
+        if self._lock.acquire(blocking=False):
             try:
                 self._fold()
             finally:
@@ -79,16 +92,18 @@ class Latency:
             return
         self._is_folding = True
         try:
-            buffer = self._buffer
-            values = buffer[:]
-            if not values:
+            pending, zeros = self.pending, self.zeros
+            values = pending[:]
+            if not values and zeros == self._zeros:
                 return
             count = len(values)
             fresh = _copy(self._fresh)
             fresh.observe(values)
-            # No call may come between these two, because an interruption may come with any call.
+            fresh.observe_zeros(zeros - self._zeros)
+            # No call may come between these, because an interruption may come with any call.
             self._fresh = fresh
-            del buffer[:count]
+            self._zeros = zeros
+            del pending[:count]
         finally:
             self._is_folding = False
 

@@ -22,12 +22,13 @@ from otel_perfopt.telemetry import background, instruments, names, outages
 from otel_perfopt.telemetry.aggregate import flush_aggregated
 from otel_perfopt.telemetry.derived import flush_derived
 
-__all__ = ("LIMIT", "finish", "flush", "hand_over_regularly", "own")
+__all__ = ("LIMIT", "before_exit", "finish", "flush", "hand_over_regularly", "own")
 
 LIMIT = 5.0
 """Seconds that the end of a process may take."""
 
 _AT_EXIT = 4.5  # of these, for us; the rest is for the interpreter
+_DRAIN = 2.5  # of these, for work that still waits, before anything is told
 _FLUSH = 2.0  # of these, for what is told first; a subscriber may hang
 _REPLAY = 0.7  # of what is left then, the part for latencies; the export comes after them
 _GIVE_UP = 0.5  # before their end exporters are told to give up, so that no call is under way when the interpreter goes
@@ -36,6 +37,12 @@ _HAND_OVER_EVERY = 5.0
 _CAN_START_LATE = not (3, 12) <= sys.version_info < (3, 12, 2)  # those start no thread any more once the main thread has ended
 
 Job = Callable[[], object]
+_drains: list[Callable[[float], object]] = []
+
+
+def before_exit(drain: Callable[[float], object]) -> None:
+    """Have `drain` called when the process ends and its threads have ended, with the seconds that it may take."""
+    _drains.append(drain)
 
 
 class _Helpers:
@@ -191,15 +198,22 @@ def _finish_last() -> None:
     while others := [thread for thread in threading.enumerate() if not thread.daemon and thread not in known]:
         for thread in others:
             thread.join()
-    finish(_AT_EXIT)
+    start = time.monotonic()
+    _drain()
+    finish(_AT_EXIT - (time.monotonic() - start))
 
 
 def _flush_at_exit() -> None:
     """Tell what is left while every provider still listens."""
     global _left
     start = time.monotonic()
-    _flush_within(_FLUSH)
+    _drain()
+    _flush_within(min(_FLUSH, (_AT_EXIT - (time.monotonic() - start)) / 2))
     _left = _AT_EXIT - (time.monotonic() - start)
+
+
+def _drain() -> None:
+    _wait(_helpers.run([partial(drain, _DRAIN - 0.2) for drain in _drains]), time.monotonic() + _DRAIN)
 
 
 def _finish_at_exit() -> None:

@@ -19,6 +19,14 @@ CACHE_RESULT = "perfopt.cache.result"
 CACHE_TIER = "perfopt.cache.tier"
 EVICTION_REASON = "perfopt.cache.eviction.reason"
 INVALIDATION_REASON = "perfopt.cache.invalidation.reason"
+POOL_NAME = "perfopt.pool.name"
+POOL_STATE = "perfopt.pool.state"
+DESTROY_REASON = "perfopt.pool.destroy.reason"
+DB_POOL_NAME = "db.client.connection.pool.name"
+DB_POOL_STATE = "db.client.connection.state"
+BATCH_NAME = "perfopt.batch.name"
+FLUSH_REASON = "perfopt.batch.flush.reason"
+LAZY_NAME = "perfopt.lazy.name"
 OPERATION_NAME = "perfopt.operation.name"
 EVENT_NAME = "perfopt.event.name"
 ERROR_TYPE = "error.type"
@@ -28,6 +36,9 @@ MEMORY_TIER = "memory"
 
 SECONDS = (0.00001, 0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """Bucket boundaries of durations: those of the semantic conventions, and three below for in-process work."""
+
+ITEMS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0)
+"""Bucket boundaries of numbers of items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,11 @@ class Metric:
     unit: str
     description: str
     attributes: tuple[str, ...]
+
+    @property
+    def boundaries(self) -> tuple[float, ...]:
+        """The bucket boundaries of a histogram."""
+        return SECONDS if self.unit == "s" else ITEMS
 
 
 CACHE_REQUESTS = Metric(
@@ -100,6 +116,144 @@ CACHE_LOAD_WAITERS = Metric(
     "Callers that wait for a load which another caller started.",
     (CACHE_NAME,),
 )
+POOL_COUNT = Metric(
+    "perfopt.pool.count",
+    "up-down counter",
+    "{resource}",
+    "Resources that are open, by state: idle, or used, which includes those being validated or reset.",
+    (POOL_NAME, POOL_STATE),
+)
+POOL_MAX = Metric("perfopt.pool.max", "up-down counter", "{resource}", "The most resources.", (POOL_NAME,))
+POOL_IDLE_MIN = Metric(
+    "perfopt.pool.idle.min",
+    "up-down counter",
+    "{resource}",
+    "The resources that are kept even if nobody uses them.",
+    (POOL_NAME,),
+)
+POOL_PENDING_REQUESTS = Metric(
+    "perfopt.pool.pending_requests", "up-down counter", "{request}", "Callers that wait for a resource.", (POOL_NAME,)
+)
+POOL_ACQUIRES = Metric("perfopt.pool.acquires", "counter", "{request}", "Callers that got a resource.", (POOL_NAME,))
+POOL_TIMEOUTS = Metric(
+    "perfopt.pool.timeouts", "counter", "{timeout}", "Callers that got no resource before their deadline.", (POOL_NAME,)
+)
+POOL_REJECTED = Metric(
+    "perfopt.pool.rejected", "counter", "{request}", "Callers that were refused because too many waited already.", (POOL_NAME,)
+)
+POOL_LEAKS = Metric(
+    "perfopt.pool.leaks",
+    "counter",
+    "{resource}",
+    "Resources that were held for suspiciously long, or were dropped without being released.",
+    (POOL_NAME,),
+)
+POOL_CREATED = Metric("perfopt.pool.created", "counter", "{resource}", "Resources that were created.", (POOL_NAME,))
+POOL_DESTROYED = Metric(
+    "perfopt.pool.destroyed", "counter", "{resource}", "Resources that were destroyed, by reason.", (POOL_NAME, DESTROY_REASON)
+)
+POOL_CREATE_TIME = Metric(
+    "perfopt.pool.create_time", "histogram", "s", "Time that it took to create a resource.", (POOL_NAME, ERROR_TYPE)
+)
+POOL_WAIT_TIME = Metric("perfopt.pool.wait_time", "histogram", "s", "Time that it took to obtain a resource.", (POOL_NAME,))
+POOL_USE_TIME = Metric(
+    "perfopt.pool.use_time", "histogram", "s", "Time between obtaining a resource and returning it.", (POOL_NAME,)
+)
+
+DB_COUNT = Metric(
+    "db.client.connection.count",
+    "up-down counter",
+    "{connection}",
+    "The number of connections that are currently in state described by the `state` attribute.",
+    (DB_POOL_NAME, DB_POOL_STATE),
+)
+DB_IDLE_MAX = Metric(
+    "db.client.connection.idle.max",
+    "up-down counter",
+    "{connection}",
+    "The maximum number of idle open connections allowed.",
+    (DB_POOL_NAME,),
+)
+DB_IDLE_MIN = Metric(
+    "db.client.connection.idle.min",
+    "up-down counter",
+    "{connection}",
+    "The minimum number of idle open connections allowed.",
+    (DB_POOL_NAME,),
+)
+DB_MAX = Metric(
+    "db.client.connection.max",
+    "up-down counter",
+    "{connection}",
+    "The maximum number of open connections allowed.",
+    (DB_POOL_NAME,),
+)
+DB_PENDING_REQUESTS = Metric(
+    "db.client.connection.pending_requests",
+    "up-down counter",
+    "{request}",
+    "The number of current pending requests for an open connection.",
+    (DB_POOL_NAME,),
+)
+DB_TIMEOUTS = Metric(
+    "db.client.connection.timeouts",
+    "counter",
+    "{timeout}",
+    "The number of connection timeouts that have occurred trying to obtain a connection from the pool.",
+    (DB_POOL_NAME,),
+)
+DB_CREATE_TIME = Metric(
+    "db.client.connection.create_time", "histogram", "s", "The time it took to create a new connection.", (DB_POOL_NAME,)
+)
+DB_WAIT_TIME = Metric(
+    "db.client.connection.wait_time",
+    "histogram",
+    "s",
+    "The time it took to obtain an open connection from the pool.",
+    (DB_POOL_NAME,),
+)
+DB_USE_TIME = Metric(
+    "db.client.connection.use_time",
+    "histogram",
+    "s",
+    "The time between borrowing a connection and returning it to the pool.",
+    (DB_POOL_NAME,),
+)
+
+BATCH_QUEUE_SIZE = Metric("perfopt.batch.queue.size", "up-down counter", "{item}", "Items that wait for a batch.", (BATCH_NAME,))
+BATCH_QUEUE_CAPACITY = Metric(
+    "perfopt.batch.queue.capacity",
+    "up-down counter",
+    "{item}",
+    "The most items that may wait; absent without a limit.",
+    (BATCH_NAME,),
+)
+BATCH_IN_FLIGHT = Metric("perfopt.batch.in_flight", "up-down counter", "{batch}", "Batches in progress.", (BATCH_NAME,))
+BATCH_ITEMS = Metric(
+    "perfopt.batch.items",
+    "counter",
+    "{item}",
+    "Items that are done with; failed ones have an error type.",
+    (BATCH_NAME, ERROR_TYPE),
+)
+BATCH_FLUSHES = Metric(
+    "perfopt.batch.flushes",
+    "counter",
+    "{batch}",
+    "Batches that were handed to the function, by reason.",
+    (BATCH_NAME, FLUSH_REASON),
+)
+BATCH_SIZE = Metric("perfopt.batch.size", "histogram", "{item}", "Items in a batch.", (BATCH_NAME,))
+BATCH_DURATION = Metric("perfopt.batch.duration", "histogram", "s", "Time that batches took.", (BATCH_NAME, ERROR_TYPE))
+BATCH_WAIT_TIME = Metric(
+    "perfopt.batch.wait_time",
+    "histogram",
+    "s",
+    "Time that the first item of a batch waited until the batch began.",
+    (BATCH_NAME,),
+)
+
+LAZY_LOAD_DURATION = Metric("perfopt.lazy.load.duration", "histogram", "s", "Time that lazy loads took.", (LAZY_NAME, ERROR_TYPE))
 OPERATION_DURATION = Metric(
     "perfopt.operation.duration", "histogram", "s", "Time that measured operations took.", (OPERATION_NAME, ERROR_TYPE)
 )
@@ -133,6 +287,37 @@ METRICS: tuple[Metric, ...] = (
     CACHE_LOAD_DURATION,
     CACHE_LOAD_IN_FLIGHT,
     CACHE_LOAD_WAITERS,
+    POOL_COUNT,
+    POOL_MAX,
+    POOL_IDLE_MIN,
+    POOL_PENDING_REQUESTS,
+    POOL_ACQUIRES,
+    POOL_TIMEOUTS,
+    POOL_REJECTED,
+    POOL_LEAKS,
+    POOL_CREATED,
+    POOL_DESTROYED,
+    POOL_CREATE_TIME,
+    POOL_WAIT_TIME,
+    POOL_USE_TIME,
+    DB_COUNT,
+    DB_IDLE_MAX,
+    DB_IDLE_MIN,
+    DB_MAX,
+    DB_PENDING_REQUESTS,
+    DB_TIMEOUTS,
+    DB_CREATE_TIME,
+    DB_WAIT_TIME,
+    DB_USE_TIME,
+    BATCH_QUEUE_SIZE,
+    BATCH_QUEUE_CAPACITY,
+    BATCH_IN_FLIGHT,
+    BATCH_ITEMS,
+    BATCH_FLUSHES,
+    BATCH_SIZE,
+    BATCH_DURATION,
+    BATCH_WAIT_TIME,
+    LAZY_LOAD_DURATION,
     OPERATION_DURATION,
     OPERATION_MEMORY_DELTA,
     EVENTS_EMITTED,

@@ -85,7 +85,7 @@ def _numbers() -> Iterator[Metric]:
     now = time.time_ns()
     for row in names.METRICS:
         points = [
-            NumberDataPoint(reading.attributes, _start, now, reading.value)
+            NumberDataPoint(reading.attributes, instruments.counting_since(), now, reading.value)
             for reading in instruments.observe(row)
             if row.kind != "histogram"
         ]
@@ -113,7 +113,7 @@ def _histograms() -> Iterator[Metric]:
 def _point(histogram: Histogram, attributes: dict[str, str], now: int) -> ExponentialHistogramDataPoint:
     return ExponentialHistogramDataPoint(
         attributes=attributes,
-        start_time_unix_nano=_start,
+        start_time_unix_nano=instruments.counting_since(),
         time_unix_nano=now,
         count=histogram.count,
         sum=histogram.total,
@@ -127,7 +127,6 @@ def _point(histogram: Histogram, attributes: dict[str, str], now: int) -> Expone
     )
 
 
-_start = time.time_ns()
 _reader: CellReader | None = None
 _lock = threading.Lock()
 
@@ -150,8 +149,8 @@ def read_metrics() -> MetricsData:
 
 def _after_fork() -> None:
     """Give the child a reader of its own: the locks inside the parent's may be held for ever."""
-    global _reader, _lock, _start
-    _reader, _lock, _start = None, threading.Lock(), time.time_ns()
+    global _reader, _lock
+    _reader, _lock = None, threading.Lock()
 
 
 instruments.on_fork(_after_fork)

@@ -9,10 +9,10 @@ from typing import Any
 
 import wrapt
 
-__all__ = ("Wrapper", "label_of", "plain_function")
+__all__ = ("BoundWrapper", "Wrapper", "label_of", "plain_function")
 
 
-class _BoundWrapper(wrapt.BoundFunctionWrapper):  # type: ignore[misc, type-arg, unused-ignore]
+class BoundWrapper(wrapt.BoundFunctionWrapper):  # type: ignore[misc, type-arg, unused-ignore]
     """A decorated method as an attribute of its instance or its class."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -47,7 +47,7 @@ class Wrapper(wrapt.FunctionWrapper):  # type: ignore[misc, type-arg, unused-ign
         wrapper: called with the function, the instance, and the arguments as a tuple and a dict.
     """
 
-    __bound_function_wrapper__ = _BoundWrapper
+    __bound_function_wrapper__ = BoundWrapper
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.__qualname__

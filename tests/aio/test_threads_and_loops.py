@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from otel_perfopt.cache import waiting
+from otel_perfopt.single_flight import waiting
 from tests.cache.support import (
     TIMEOUT,
     AsyncGate,

@@ -13,7 +13,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_perfopt import ReentrantLoad, cached
-from otel_perfopt.cache import waiting
+from otel_perfopt.single_flight import waiting
 from otel_perfopt.telemetry import background, spans
 from tests.cache.support import TIMEOUT, Gate, LoopThread, new_cache, passed, run, spawn, until, until_async, until_waiting_async
 

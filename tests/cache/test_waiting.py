@@ -1,7 +1,7 @@
 """The graph of who waits for whom."""
 
 from otel_perfopt._core.flight import Node
-from otel_perfopt.cache.waiting import reachable
+from otel_perfopt.single_flight.waiting import reachable
 
 
 def test_the_graph_may_change_while_it_is_walked() -> None:

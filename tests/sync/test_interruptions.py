@@ -13,7 +13,7 @@ from otel_perfopt import cache as cache_package
 from tests.cache.support import TIMEOUT, new_cache, no_collection, spawn
 
 PACKAGE = (cache_package.__file__ or "").removesuffix("cache/__init__.py")
-PARTS = tuple(f"{PACKAGE}{part}" for part in ("cache/", "_core/flight", "_core/store", "_core/policies"))
+PARTS = tuple(f"{PACKAGE}{part}" for part in ("cache/", "lazy/", "single_flight/", "_core/"))
 
 
 def interrupted_at(line: int, function: Callable[[], Any]) -> bool:

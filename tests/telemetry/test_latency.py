@@ -102,11 +102,11 @@ def test_recording_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     holds.wait()
     for _ in range(10 * BUFFER):
         series.record(0.5)
-    assert len(series._buffer) == 10 * BUFFER
+    assert len(series.pending) == 10 * BUFFER
     release.set()
     holder.join()
     series.record(0.5)
-    assert series._buffer == []
+    assert series.pending == []
     assert snapshot(series) == (10 * BUFFER + 1, 0.5 * (10 * BUFFER + 1), 0.5, 0.5)
 
 
