@@ -11,28 +11,34 @@ from benchmarks.harness import Benchmark, Contestant, Slice, Turn, timed
 __all__ = ("BENCHMARKS",)
 
 COMPONENTS = 100
-SHAPES = {"requests": 2, "evictions": 3, "invalidations": 3, "count": 1, "limit": 1, "size": 1, "in_flight": 1, "waiters": 1}
-HISTOGRAMS = ("load.duration", "operation.duration")
+CACHE = {"requests": 2, "evictions": 3, "invalidations": 3, "count": 1, "limit": 1, "size": 1, "in_flight": 1, "waiters": 1}
+POOL = {"states": 2, "max": 1, "min": 1, "pending": 1, "acquires": 1, "created": 1, "leaks": 1, "rejected": 1, "timeouts": 1}
+SHAPES = {**CACHE, **POOL, "destroyed": 9}
+HISTOGRAMS = ("load.duration", "operation.duration", "create_time", "wait_time", "use_time")
 
 
 def ours(turn: Turn) -> Slice:
-    """Make caches and operations, use each, and return the slice of a report."""
-    from otel_perfopt import Cache, get_performance_report, measure_performance
+    """Make caches, pools and operations, use each, and return the slice of a report."""
+    from otel_perfopt import Cache, ResourcePool, get_performance_report, measure_performance
 
     count = turn.count(COMPONENTS)
     caches = [Cache(f"cache-{number}") for number in range(count)]
+    pools = [ResourcePool(f"pool-{number}", object) for number in range(count)]
     operations = [measure_performance(f"operation-{number}", abs) for number in range(count)]
     for cache in caches:
         for key in range(200):
             cache.get(key % 100, lambda: "a value")
+    for pool in pools:
+        for _ in range(100):
+            with pool.lease():
+                pass
     for operation in operations:
         for number in range(100):
             operation(number)
 
     def lap() -> None:
         report = get_performance_report()
-        assert len(report.caches) == len(caches)
-        assert len(report.operations) == len(operations)
+        assert len(report.caches) == len(report.pools) == len(report.operations) == count
 
     return timed(lap, laps=1, operations=1)
 
@@ -60,7 +66,7 @@ def bare(turn: Turn) -> Slice:
 BENCHMARKS = (
     Benchmark(
         "report",
-        f"report of {COMPONENTS} caches and {COMPONENTS} operations",
+        f"report of {COMPONENTS} caches, pools and operations each",
         (Contestant("get_performance_report()", ours), Contestant("bare SDK, as many series", bare)),
         limit=0.1,
         measure="seconds",

@@ -1,13 +1,25 @@
 """The report: what the in-memory metric reader says, as rows."""
 
 from otel_perfopt.report.build import build_report, get_performance_report
-from otel_perfopt.report.model import CacheRow, LatencySummary, OperationRow, PerformanceReport, Summary
+from otel_perfopt.report.model import (
+    BatchRow,
+    CacheRow,
+    LatencySummary,
+    LazyRow,
+    OperationRow,
+    PerformanceReport,
+    PoolRow,
+    Summary,
+)
 
 __all__ = (
+    "BatchRow",
     "CacheRow",
     "LatencySummary",
+    "LazyRow",
     "OperationRow",
     "PerformanceReport",
+    "PoolRow",
     "Summary",
     "build_report",
     "get_performance_report",

@@ -5,10 +5,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from otel_perfopt._core.cells import Histogram
-from otel_perfopt.report.model import CacheRow, LatencySummary, OperationRow, PerformanceReport, Summary
+from otel_perfopt.report.model import (
+    BatchRow,
+    CacheRow,
+    LatencySummary,
+    LazyRow,
+    OperationRow,
+    PerformanceReport,
+    PoolRow,
+    Summary,
+)
 from otel_perfopt.telemetry import names
 from otel_perfopt.telemetry.names import Metric
 from otel_perfopt.telemetry.operations import operations
+from otel_perfopt.telemetry.pools import metrics_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
@@ -23,7 +33,7 @@ def get_performance_report() -> PerformanceReport:
 
     >>> report = get_performance_report()
     >>> sorted(report.to_dict())
-    ['batches', 'caches', 'operations', 'pools', 'summary']
+    ['batches', 'caches', 'lazy_loads', 'operations', 'pools', 'summary']
     """
     from otel_perfopt.telemetry.reader import read_metrics  # noqa: PLC0415 - needs the SDK, which importing the library does not
 
@@ -43,12 +53,17 @@ def build_report(data: "MetricsData", memory_deltas: Mapping[str, list[float]]) 
     rows = {name: _operation(name, points, memory_deltas.get(name, [])) for name in points.names(names.OPERATION_DURATION)}
     hits = sum(cache.hit_count for cache in caches.values())
     requests = hits + sum(cache.miss_count for cache in caches.values())
+    pools = {name: _pool(name, points) for name in points.names(names.POOL_ACQUIRES)}
+    batches = {name: _batch(name, points) for name in points.names(names.BATCH_QUEUE_SIZE, names.BATCH_FLUSHES)}
+    lazy = {name: _lazy(name, points) for name in points.names(names.LAZY_LOAD_DURATION)}
     summary = Summary(
         total_operations=sum(row.count for row in rows.values()),
         total_duration=sum(row.total_duration for row in rows.values()),
         cache_hit_rate=hits / requests if requests else 0.0,
+        pool_utilization={name: pool.utilization for name, pool in pools.items()},
+        batch_queue_sizes={name: batch.queue_size for name, batch in batches.items()},
     )
-    return PerformanceReport(summary, rows, caches)
+    return PerformanceReport(summary, rows, caches, pools, batches, lazy)
 
 
 class _Points:
@@ -62,9 +77,9 @@ class _Points:
             for point in metric.data.data_points:
                 self._points[row][str((point.attributes or {})[row.attributes[0]])].append(point)
 
-    def names(self, metric: Metric) -> list[str]:
-        """Return the components that have points of `metric`, sorted."""
-        return sorted(self._points[metric])
+    def names(self, *metrics: Metric) -> list[str]:
+        """Return the components that have points of any of these metrics, sorted."""
+        return sorted({name for metric in metrics for name in self._points[metric]})
 
     def number(self, metric: Metric, name: str) -> Any:
         """Return the value of a metric that has one point per component; None without one."""
@@ -72,8 +87,9 @@ class _Points:
         return points[0].value if points else None
 
     def numbers(self, metric: Metric, name: str, attribute: str) -> dict[str, int]:
-        """Return the values of a metric by one of its attributes."""
-        return {point.attributes[attribute]: point.value for point in self._points[metric].get(name, ())}
+        """Return the values of a metric by one of its attributes; without the points that do not have it."""
+        points = self._points[metric].get(name, ())
+        return {point.attributes[attribute]: point.value for point in points if attribute in point.attributes}
 
     def durations(self, metric: Metric, name: str) -> tuple[Histogram, dict[str, Histogram]]:
         """Return the durations of successes, and those of failures by error type."""
@@ -85,6 +101,15 @@ class _Points:
             else:
                 failures[error_type] = _histogram(point)
         return success, failures
+
+    def total(self, metric: Metric, name: str) -> int:
+        """Return the sum of all points of a metric."""
+        return sum(point.value for point in self._points[metric].get(name, ()))
+
+    def seconds(self, metric: Metric, name: str) -> float:
+        """Return for how long a metric has been collected."""
+        points = self._points[metric].get(name)
+        return (points[0].time_unix_nano - points[0].start_time_unix_nano) / 1e9 if points else 0.0
 
 
 def _histogram(point: Any) -> Histogram:
@@ -117,6 +142,72 @@ def _cache(name: str, points: _Points) -> CacheRow:
         loads_in_flight=points.number(names.CACHE_LOAD_IN_FLIGHT, name) or 0,
         load_waiters=points.number(names.CACHE_LOAD_WAITERS, name) or 0,
     )
+
+
+def _pool(name: str, points: _Points) -> PoolRow:
+    kind = metrics_of("perfopt" if points.number(names.DB_TIMEOUTS, name) is None else "db")
+    created = points.number(names.POOL_CREATED, name) or 0
+    states = points.numbers(kind.states, name, kind.states.attributes[1])
+    max_size, in_use = points.number(kind.maximum, name) or 0, states.get("used", 0)
+    waits, _ = points.durations(kind.wait_time, name)
+    uses, _ = points.durations(kind.use_time, name)
+    creations, _ = points.durations(kind.create_time, name)
+    _, failures = points.durations(names.POOL_CREATE_TIME, name)
+    available = max_size * points.seconds(kind.use_time, name)
+    return PoolRow(
+        name=name,
+        total_created=created,
+        available=states.get("idle", 0),
+        in_use=in_use,
+        waiting=points.number(kind.pending, name) or 0,
+        utilization=in_use / max_size if max_size else 0.0,
+        mean_utilization=uses.total / available if available else 0.0,
+        min_size=points.number(kind.idle_min, name) or 0,
+        max_size=max_size,
+        acquires=points.number(names.POOL_ACQUIRES, name) or 0,
+        waited=waits.count - waits.zeros if created or not waits.count else None,
+        timeouts=points.number(names.POOL_TIMEOUTS, name) or 0,
+        rejected=points.number(names.POOL_REJECTED, name) or 0,
+        leaks=points.number(names.POOL_LEAKS, name) or 0,
+        destroyed=_positive(points.numbers(names.POOL_DESTROYED, name, names.DESTROY_REASON)),
+        waits=_summary(waits),
+        uses=_summary(uses),
+        creations=_summary(creations),
+        create_errors={error: histogram.count for error, histogram in failures.items()},
+    )
+
+
+def _batch(name: str, points: _Points) -> BatchRow:
+    flushes = points.numbers(names.BATCH_FLUSHES, name, names.FLUSH_REASON)
+    sizes, _ = points.durations(names.BATCH_SIZE, name)
+    durations, failures = points.durations(names.BATCH_DURATION, name)
+    waits, _ = points.durations(names.BATCH_WAIT_TIME, name)
+    in_flight = points.number(names.BATCH_IN_FLIGHT, name) or 0
+    errors = _positive(points.numbers(names.BATCH_ITEMS, name, names.ERROR_TYPE))
+    return BatchRow(
+        name=name,
+        queue_size=points.number(names.BATCH_QUEUE_SIZE, name) or 0,
+        processing=in_flight > 0,
+        in_flight=in_flight,
+        max_queue=points.number(names.BATCH_QUEUE_CAPACITY, name),
+        item_count=points.total(names.BATCH_ITEMS, name) - sum(errors.values()),
+        item_errors=errors,
+        flushes=_positive(flushes),
+        mean_size=sizes.total / sizes.count if sizes.count else 0.0,
+        max_size=int(sizes.maximum) if sizes.count else 0,
+        durations=_summary(durations),
+        batch_errors={error: histogram.count for error, histogram in failures.items()},
+        waits=_summary(waits),
+    )
+
+
+def _lazy(name: str, points: _Points) -> LazyRow:
+    loads, failures = points.durations(names.LAZY_LOAD_DURATION, name)
+    return LazyRow(name, _summary(loads), {error: histogram.count for error, histogram in failures.items()})
+
+
+def _positive(counts: dict[str, int]) -> dict[str, int]:
+    return {kind: count for kind, count in counts.items() if count}
 
 
 def _operation(name: str, points: _Points, memory_deltas: list[float]) -> OperationRow:

@@ -14,11 +14,11 @@ import pygal
 from pygal.style import Style
 from rich.cells import cell_len, chop_cells
 
-from otel_perfopt.report import text
+from otel_perfopt.report.html_words import duration, percent
 from otel_perfopt.report.model import LatencySummary
-from otel_perfopt.report.text import number
+from otel_perfopt.report.words import number
 
-__all__ = ("bars", "distribution", "duration", "percentiles", "stacked")
+__all__ = ("bars", "distribution", "percentiles", "shares", "stacked")
 
 # pygal adds a finder for plug-ins of maps that has no find_spec, so that whoever asks all finders fails (pygal 3.1).
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "pygal"]
@@ -55,6 +55,27 @@ def bars(label: str, values: Mapping[str, float], *, show: Callable[[float], str
     chart.show_x_labels = limit is not None  # pygal means the horizontal axis, that of the values
     chart.add("", _reverse({"value": value, "label": f"{name}: {show(value)}"} for name, value in values.items()))
     return _svg(chart, label, values)
+
+
+def shares(label: str, values: Mapping[str, Mapping[str, float]], series: Sequence[str]) -> str:
+    """Return a bar for each of several shares of each name, the first on top; what is more than the whole fills its bar.
+
+    Args:
+        label: what the chart shows, for those who do not see it.
+        values: the shares, by name.
+        series: the shares in their order.
+    """
+    chart = _rows(pygal.HorizontalBar, values, margin_right=52, range=(0, 1), print_values=True, print_values_position="top")
+    chart.height = (ROW + 8) * len(values) + 26
+    chart.y_labels = [{"value": share, "label": f"{share:.0%}"} for share in (0, 0.5, 1)]
+    for part in series:
+        chart.add(part, _reverse(_share(name, parts[part], part) for name, parts in values.items()))
+    return _svg(chart, label, values)
+
+
+def _share(name: str, share: float, part: str) -> dict[str, Any]:
+    text = percent(share)
+    return {"value": min(1.0, share), "label": f"{name}: {text} {part}", "formatter": lambda _: text}
 
 
 def stacked(label: str, values: Mapping[str, Mapping[str, int]], series: Sequence[str]) -> str:
@@ -95,7 +116,10 @@ def percentiles(label: str, values: Mapping[str, LatencySummary]) -> str:
 
 
 def distribution(label: str, row: LatencySummary) -> str:
-    """Return how many durations lie between which bounds, on a logarithmic scale, with lines at the percentiles."""
+    """Return how many durations lie between which bounds, on a logarithmic scale, with lines at the percentiles.
+
+    The distribution may be a part of the durations, such as those above zero; a percentile below it has no line.
+    """
     boxes = list(_boxes(row.distribution))
     top = max(count for count, _, _ in boxes)
     chart = _chart(pygal.Histogram, height=150, margin_right=16, range=(0, top * 1.08))
@@ -108,18 +132,9 @@ def distribution(label: str, row: LatencySummary) -> str:
     for percentile in PERCENTILES:
         time = getattr(row, percentile)
         half = (high - low) / 400
-        line = (top * 1.08, _log(time) - half, _log(time) + half)
-        chart.add(percentile, [{"value": line, "label": f"{percentile} {duration(time)}"}])
+        line = {"value": (top * 1.08, _log(time) - half, _log(time) + half), "label": f"{percentile} {duration(time)}"}
+        chart.add(percentile, [line] if _log(time) >= low else [])
     return _svg(chart, label, ())
-
-
-def duration(seconds: float) -> str:
-    """Return seconds with three digits and a unit that fits.
-
-    >>> duration(0.000045)
-    '45.0 µs'
-    """
-    return text.duration(seconds).replace("us", "µs")
 
 
 def _boxes(pairs: Sequence[tuple[float, int]]) -> Iterator[tuple[int, float, float]]:

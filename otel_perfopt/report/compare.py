@@ -1,16 +1,16 @@
 """Two reports compared: what became better or worse, by how much, and what is too little to say.
 
 A time has changed if it differs by more than 5 %. A rate has changed if chance alone would hardly make the difference, and
-the rarer of its two outcomes differs by more than 5 %. Evictions are counted per request.
+the rarer of its two outcomes differs by more than 5 %. Evictions and timeouts are counted per request.
 """
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from otel_perfopt.report.model import CacheRow, OperationRow, PerformanceReport
+from otel_perfopt.report.model import BatchRow, CacheRow, LazyRow, OperationRow, PerformanceReport, PoolRow
 
 __all__ = ("Change", "Comparison", "Figure", "compare")
 
@@ -32,7 +32,7 @@ class Figure:
         kind: "rate", "time" or "count".
         before: its first value; None if it had none.
         after: its second value; None if it has none.
-        verdict: "better", "worse", "same", "few" for too few samples, or "" for a count, which is neither good nor bad.
+        verdict: "better", "worse", "same", "few" for too few samples, or "" for what is neither good nor bad, such as a count.
     """
 
     name: str
@@ -62,10 +62,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A cache or an operation in both reports.
+    """A component in both reports.
 
     Attributes:
-        kind: "cache" or "operation".
+        kind: "cache", "pool", "batch", "lazy load" or "operation".
         name: its name.
         figures: its figures.
     """
@@ -128,23 +128,32 @@ def compare(before: PerformanceReport, after: PerformanceReport) -> Comparison:
     []
     """
     changes = [
-        *(Change("cache", name, tuple(_cache(old, new))) for name, old, new in _both(before.caches, after.caches)),
-        *(
-            Change("operation", name, tuple(_operation(old, new)))
-            for name, old, new in _both(before.operations, after.operations)
-        ),
+        *_changes("cache", before.caches, after.caches, _cache),
+        *_changes("pool", before.pools, after.pools, _pool),
+        *_changes("batch", before.batches, after.batches, _batch),
+        *_changes("lazy load", before.lazy_loads, after.lazy_loads, _lazy_load),
+        *_changes("operation", before.operations, after.operations, _operation),
     ]
     changes.sort(key=lambda change: (-change.weight, change.kind, change.name))
     earlier, later = _names(before), _names(after)
     return Comparison(changes, sorted(later - earlier), sorted(earlier - later))
 
 
-def _both(before: Mapping[str, T], after: Mapping[str, T]) -> Iterator[tuple[str, T, T]]:
-    return ((name, before[name], after[name]) for name in before if name in after)
+def _changes(
+    kind: str, before: Mapping[str, T], after: Mapping[str, T], figures: Callable[[T, T], Iterator[Figure]]
+) -> Iterator[Change]:
+    return (Change(kind, name, tuple(figures(before[name], after[name]))) for name in before if name in after)
 
 
 def _names(report: PerformanceReport) -> set[tuple[str, str]]:
-    return {("cache", name) for name in report.caches} | {("operation", name) for name in report.operations}
+    rows: dict[str, Mapping[str, Any]] = {
+        "cache": report.caches,
+        "pool": report.pools,
+        "batch": report.batches,
+        "lazy load": report.lazy_loads,
+        "operation": report.operations,
+    }
+    return {(kind, name) for kind, named in rows.items() for name in named}
 
 
 def _cache(before: CacheRow, after: CacheRow) -> Iterator[Figure]:
@@ -154,6 +163,34 @@ def _cache(before: CacheRow, after: CacheRow) -> Iterator[Figure]:
     yield _rate("hit rate", (before.hit_count, after.hit_count), requests, sign=1)
     yield _time("load p95", (before.loads.p95, after.loads.p95), (before.loads.count, after.loads.count))
     yield _rate("evictions", evicted, requests, sign=-1)
+
+
+def _pool(before: PoolRow, after: PoolRow) -> Iterator[Figure]:
+    timeouts = (before.timeouts, after.timeouts)
+    requests = (before.acquires + before.timeouts + before.rejected, after.acquires + after.timeouts + after.rejected)
+    shares = [row.mean_utilization if row.max_size else None for row in (before, after)]
+    yield Figure("acquires", "count", before.acquires, after.acquires, "")
+    yield _time("wait p95", (before.waits.p95, after.waits.p95), (before.waits.count, after.waits.count))
+    yield _time("use p95", (before.uses.p95, after.uses.p95), (before.uses.count, after.uses.count))
+    yield _rate("timeouts", timeouts, requests, sign=-1)
+    yield Figure("mean use", "rate", shares[0], shares[1], "")
+
+
+def _batch(before: BatchRow, after: BatchRow) -> Iterator[Figure]:
+    failed = (sum(before.item_errors.values()), sum(after.item_errors.values()))
+    items = (before.item_count + failed[0], after.item_count + failed[1])
+    sizes = [row.mean_size if row.max_size else None for row in (before, after)]
+    yield Figure("items", "count", *items, "")
+    yield Figure("mean size", "count", sizes[0], sizes[1], "")
+    yield _time("time p95", (before.durations.p95, after.durations.p95), (before.durations.count, after.durations.count))
+    yield _time("wait p95", (before.waits.p95, after.waits.p95), (before.waits.count, after.waits.count))
+    yield _rate("error rate", failed, items, sign=-1)
+
+
+def _lazy_load(before: LazyRow, after: LazyRow) -> Iterator[Figure]:
+    counts = (before.loads.count, after.loads.count)
+    yield Figure("loads", "count", *counts, "")
+    yield _time("p95", (before.loads.p95, after.loads.p95), counts)
 
 
 def _operation(before: OperationRow, after: OperationRow) -> Iterator[Figure]:

@@ -1,10 +1,10 @@
 """A comparison as one HTML page, in the style of the report."""
 
-from otel_perfopt.report.charts import duration
 from otel_perfopt.report.compare import Comparison
 from otel_perfopt.report.compare_text import change_text, headline, value_text
 from otel_perfopt.report.html import page
-from otel_perfopt.report.text import printable
+from otel_perfopt.report.html_words import duration
+from otel_perfopt.report.words import printable
 
 __all__ = ("render",)
 

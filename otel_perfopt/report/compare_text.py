@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from otel_perfopt.report.compare import Comparison, Figure
-from otel_perfopt.report.text import MIN_WIDTH, duration, folded, number, printable
+from otel_perfopt.report.text import MIN_WIDTH
+from otel_perfopt.report.words import duration, folded, number, printable
 
 __all__ = ("change_text", "headline", "render", "value_text")
 

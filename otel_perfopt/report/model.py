@@ -5,7 +5,16 @@ from typing import Any
 
 from otel_perfopt.errors import MissingExtra
 
-__all__ = ("CacheRow", "LatencySummary", "OperationRow", "PerformanceReport", "Summary")
+__all__ = (
+    "BatchRow",
+    "CacheRow",
+    "LatencySummary",
+    "LazyRow",
+    "OperationRow",
+    "PerformanceReport",
+    "PoolRow",
+    "Summary",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,103 @@ class CacheRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolRow:
+    """One pool.
+
+    Attributes:
+        name: its name.
+        total_created: resources created so far.
+        available: resources that are idle now.
+        in_use: resources that somebody holds now, and those that are being validated or reset.
+        waiting: callers that wait now.
+        utilization: resources in use now per `max_size`.
+        mean_utilization: the same on average since the process began, without the leases that have not ended yet.
+        min_size: resources that are kept even if nobody uses them.
+        max_size: the most resources; 0 if nobody knows, as with a pool that is gone.
+        acquires: callers that got a resource.
+        waited: those of them that had to wait for it; None if nobody knows, as with a pool that is not this library's.
+        timeouts: callers that got none before their deadline.
+        rejected: callers that were refused because too many waited.
+        leaks: resources held for suspiciously long, or dropped without being released.
+        destroyed: resources destroyed so far, by reason.
+        waits: how long callers took to get a resource; zero for those that did not have to wait.
+        uses: how long they kept it.
+        creations: how long creations took that succeeded.
+        create_errors: failed creations by ``error.type``.
+    """
+
+    name: str
+    total_created: int
+    available: int
+    in_use: int
+    waiting: int
+    utilization: float
+    mean_utilization: float
+    min_size: int
+    max_size: int
+    acquires: int
+    waited: int | None
+    timeouts: int
+    rejected: int
+    leaks: int
+    destroyed: dict[str, int]
+    waits: LatencySummary
+    uses: LatencySummary
+    creations: LatencySummary
+    create_errors: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """One batch processor.
+
+    Attributes:
+        name: its name.
+        queue_size: items that wait now.
+        processing: whether a batch is in progress now.
+        in_flight: batches in progress now.
+        max_queue: the most items that may wait; None for no limit.
+        item_count: items that are done with and did not fail.
+        item_errors: items that failed, by ``error.type``.
+        flushes: batches so far, by reason.
+        mean_size: items per batch.
+        max_size: items in the largest batch so far.
+        durations: how long batches took that succeeded.
+        batch_errors: batches that failed, by ``error.type``.
+        waits: how long the first item of a batch waited until the batch began.
+    """
+
+    name: str
+    queue_size: int
+    processing: bool
+    in_flight: int
+    max_queue: int | None
+    item_count: int
+    item_errors: dict[str, int]
+    flushes: dict[str, int]
+    mean_size: float
+    max_size: int
+    durations: LatencySummary
+    batch_errors: dict[str, int]
+    waits: LatencySummary
+
+
+@dataclass(frozen=True, slots=True)
+class LazyRow:
+    """What is loaded lazily under one name.
+
+    Attributes:
+        name: the name.
+        loads: durations of the loads that succeeded.
+        load_errors: failed loads by ``error.type``.
+    """
+
+    name: str
+    loads: LatencySummary
+    load_errors: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Everything in a few figures.
 
@@ -136,13 +242,15 @@ class PerformanceReport:
         caches: caches by name.
         pools: pools by name.
         batches: batch processors by name.
+        lazy_loads: what is loaded lazily, by name.
     """
 
     summary: Summary
     operations: dict[str, OperationRow]
     caches: dict[str, CacheRow]
-    pools: dict[str, Any] = field(default_factory=dict)
-    batches: dict[str, Any] = field(default_factory=dict)
+    pools: dict[str, PoolRow] = field(default_factory=dict)
+    batches: dict[str, BatchRow] = field(default_factory=dict)
+    lazy_loads: dict[str, LazyRow] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain dicts, lists, numbers and strings."""

@@ -1,7 +1,6 @@
 """The report as text: tables that read well in 80 columns."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import StringIO
 
 from rich import box
@@ -10,7 +9,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from otel_perfopt.report.model import CacheRow, OperationRow, PerformanceReport
+from otel_perfopt.report.model import BatchRow, CacheRow, LazyRow, OperationRow, PerformanceReport, PoolRow
+from otel_perfopt.report.words import counts_of, duration, folded, many, number, printable, size
 
 __all__ = ("render",)
 
@@ -22,7 +22,6 @@ def render(report: PerformanceReport, *, width: int, color: bool) -> str:
     """Return `report` as tables of `width` columns."""
     if width < MIN_WIDTH:
         raise ValueError(f"width={width} is too narrow for a table; use {MIN_WIDTH} or more")
-    file = StringIO()
     file = StringIO()
     console = Console(
         file=file, width=width, height=1000, force_terminal=color, force_jupyter=False, legacy_windows=False, highlight=False,
@@ -38,11 +37,18 @@ def _parts(report: PerformanceReport, width: int) -> list[RenderableType]:
     if report.caches:
         parts += ["", _caches(report.caches, width)]
         parts += _listed(note for cache in report.caches.values() for note in _notes(cache))
+    if report.pools:
+        parts += ["", _pools(report.pools, width)]
+        parts += _listed(note for pool in report.pools.values() for note in _pool_notes(pool))
+    if report.batches:
+        parts += ["", _batches(report.batches, width)]
+        parts += _listed(note for batch in report.batches.values() for note in _batch_notes(batch))
+    if report.lazy_loads:
+        parts += ["", _lazy_loads(report.lazy_loads, width)]
+        parts += _listed(_failures("loads failed", {name: row.load_errors for name, row in report.lazy_loads.items()}))
     if report.operations:
         parts += ["", _operations(report.operations, width)]
-        parts += _listed(
-            f"{printable(name)}: failed with {_counts(row.errors)}" for name, row in report.operations.items() if row.errors
-        )
+        parts += _listed(_failures("failed", {name: row.errors for name, row in report.operations.items()}))
     return parts
 
 
@@ -52,17 +58,35 @@ def _listed(notes: Iterable[str]) -> list[RenderableType]:
     return ["", *parts] if parts else []
 
 
+def _failures(what: str, errors: dict[str, dict[str, int]]) -> Iterator[str]:
+    return (f"{printable(name)}: {what} with {counts_of(kinds)}" for name, kinds in errors.items() if any(kinds.values()))
+
+
 def _headline(report: PerformanceReport, width: int) -> str:
-    summary = report.summary
-    if not report.caches and not report.operations:
+    said = list(_said(report))
+    if not said:
         return "Performance report: nothing was cached or measured yet."
-    said = []
-    if report.caches:
-        said.append(f"{summary.cache_hit_rate:.1%} of cache requests were hits")
-    if report.operations:
-        said.append(f"{number(summary.total_operations)} operations took {duration(summary.total_duration)}")
     line = f"Performance report: {'; '.join(said)}."
     return line if len(line) <= width else "\n".join(["Performance report:", *(f"  {part}" for part in said)])
+
+
+def _said(report: PerformanceReport) -> Iterator[str]:
+    """Yield the report in a few words; of lazy loads, whose table is as short, only if there is nothing else."""
+    summary = report.summary
+    if report.caches:
+        yield f"{summary.cache_hit_rate:.1%} of cache requests were hits"
+    if report.pools:
+        acquires = sum(pool.acquires for pool in report.pools.values())
+        yield f"{many(acquires, 'acquire')} from {many(len(report.pools), 'pool')}"
+    if report.batches:
+        items = sum(map(_items, report.batches.values()))
+        flushes = sum(sum(batch.flushes.values()) for batch in report.batches.values())
+        yield f"{many(items, 'item')} in {many(flushes, 'batch', 'batches')}"
+    if report.operations:
+        yield f"{many(summary.total_operations, 'operation')} took {duration(summary.total_duration)}"
+    elif report.lazy_loads and not (report.caches or report.pools or report.batches):
+        loads = [row.loads for row in report.lazy_loads.values()]
+        yield f"{many(sum(each.count for each in loads), 'lazy load')} took {duration(sum(each.total for each in loads))}"
 
 
 def _table(width: int, head: list[str], rows: list[list[str]], *, keep: int) -> Table:
@@ -113,12 +137,96 @@ def _notes(cache: CacheRow) -> list[str]:
     """Return what is worth a line of its own."""
     notes, name = [], printable(cache.name)
     if any(cache.evictions.values()):
-        notes.append(f"{name}: evicted for {_counts(cache.evictions)}")
-    if cache.load_errors:
-        notes.append(f"{name}: loads failed with {_counts(cache.load_errors)}")
+        notes.append(f"{name}: evicted for {counts_of(cache.evictions)}")
+    if any(cache.load_errors.values()):
+        notes.append(f"{name}: loads failed with {counts_of(cache.load_errors)}")
     if cache.loads_in_flight:
-        notes.append(f"{name}: {cache.loads_in_flight:,} loads in flight, {cache.load_waiters:,} callers wait for them")
+        notes.append(f"{name}: {many(cache.loads_in_flight, 'load')} in flight, {many(cache.load_waiters, 'caller')} waiting")
     return notes
+
+
+def _pools(pools: dict[str, PoolRow], width: int) -> Table:
+    rows = [
+        [
+            printable(name),
+            number(pool.acquires),
+            "-" if pool.waited is None else number(pool.waited),
+            duration(pool.waits.p95) if pool.waits.count else "-",
+            f"{number(pool.in_use)}/{number(pool.max_size)}" if pool.max_size else "-",
+            f"{pool.mean_utilization:.1%}" if pool.max_size else "-",
+            duration(pool.uses.p50) if pool.uses.count else "-",
+            number(pool.total_created),
+        ]
+        for name, pool in pools.items()
+    ]
+    return _table(width, ["pool", "acquires", "waited", "wait p95", "in use", "mean use", "use p50", "created"], rows, keep=3)
+
+
+def _pool_notes(pool: PoolRow) -> list[str]:
+    """Return what is worth a line of its own."""
+    notes, name = [], printable(pool.name)
+    if pool.timeouts:
+        notes.append(f"{name}: {many(pool.timeouts, 'caller')} timed out")
+    if pool.rejected:
+        notes.append(f"{name}: {many(pool.rejected, 'caller')} rejected because too many waited")
+    if pool.waiting:
+        notes.append(f"{name}: {many(pool.waiting, 'caller')} waiting now")
+    if pool.leaks:
+        notes.append(f"{name}: {many(pool.leaks, 'resource')} held for suspiciously long, or dropped without being released")
+    if pool.creations.count:
+        times = f"{duration(pool.creations.p50)} (p50), {duration(pool.creations.max)} at most"
+        notes.append(f"{name}: {many(pool.creations.count, 'creation')} took {times}")
+    if any(pool.create_errors.values()):
+        notes.append(f"{name}: creations failed with {counts_of(pool.create_errors)}")
+    if any(pool.destroyed.values()):
+        notes.append(f"{name}: destroyed for {counts_of(pool.destroyed)}")
+    return notes
+
+
+def _batches(batches: dict[str, BatchRow], width: int) -> Table:
+    rows = [
+        [
+            printable(name),
+            number(_items(batch)),
+            number(sum(batch.flushes.values())),
+            number(batch.mean_size) if batch.max_size else "-",
+            number(batch.queue_size),
+            duration(batch.waits.p95) if batch.waits.count else "-",
+            duration(batch.durations.p95) if batch.durations.count else "-",
+        ]
+        for name, batch in batches.items()
+    ]
+    return _table(width, ["batch", "items", "batches", "mean size", "queued", "wait p95", "time p95"], rows, keep=3)
+
+
+def _batch_notes(batch: BatchRow) -> list[str]:
+    """Return what is worth a line of its own."""
+    notes, name = [], printable(batch.name)
+    if any(batch.flushes.values()):
+        notes.append(f"{name}: flushed for {counts_of(batch.flushes)}")
+    if any(batch.item_errors.values()):
+        notes.append(f"{name}: items failed with {counts_of(batch.item_errors)}")
+    if batch.max_queue is not None and batch.queue_size >= batch.max_queue:
+        notes.append(f"{name}: the queue is full, with {many(batch.queue_size, 'item')}")
+    return notes
+
+
+def _items(batch: BatchRow) -> int:
+    return batch.item_count + sum(batch.item_errors.values())
+
+
+def _lazy_loads(loads: dict[str, LazyRow], width: int) -> Table:
+    rows = [
+        [
+            printable(name),
+            number(row.loads.count),
+            number(sum(row.load_errors.values())),
+            duration(row.loads.p50) if row.loads.count else "-",
+            duration(row.loads.max) if row.loads.count else "-",
+        ]
+        for name, row in loads.items()
+    ]
+    return _table(width, ["lazy load", "loads", "errors", "p50", "max"], rows, keep=2)
 
 
 def _operations(operations: dict[str, OperationRow], width: int) -> Table:
@@ -136,85 +244,3 @@ def _operations(operations: dict[str, OperationRow], width: int) -> Table:
         for name, row in operations.items()
     ]
     return _table(width, ["operation", "calls", "errors", "p50", "p95", "total", "mean", "p99"], rows, keep=3)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{printable(kind)} ({count:,})" for kind, count in sorted(counts.items()) if count)
-
-
-def printable(name: str) -> str:
-    r"""Return `name` with escapes for what would break a line, or tell the terminal to do something.
-
-    >>> print(printable("a\tb\x1b[2J é"))
-    a\tb\x1b[2J é
-    """
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
-
-
-def folded(name: str, width: int) -> str:
-    r"""Return `name` in lines of at most `width` columns, with breaks after full stops where there are any.
-
-    >>> print(folded("shop.orders.OrderService.find", 13))
-    shop.orders.
-    OrderService.
-    find
-    """
-    lines = [""]
-    for part in re.findall(r"[^.]*\.|[^.]+", name):
-        if lines[-1] and cell_len(lines[-1] + part) > width:
-            lines.append("")
-        for char in part:
-            if cell_len(lines[-1] + char) > width:
-                lines.append("")
-            lines[-1] += char
-    return "\n".join(lines)
-
-
-def number(count: float) -> str:
-    """Return a count; a large one with three digits.
-
-    >>> number(99_999), number(1_234_567)
-    ('99,999', '1.23M')
-    """
-    if count < 1e5:
-        return f"{count:,}"
-    for unit in ("k", "M", "G", "T"):
-        count /= 1000
-        if count < 999.5 or unit == "T":
-            return _three_digits(count) + unit
-    raise AssertionError
-
-
-def duration(seconds: float) -> str:
-    """Return seconds with three digits and a unit that fits.
-
-    >>> duration(0.00123), duration(0.000045), duration(75.3), duration(7200)
-    ('1.23 ms', '45.0 us', '75.3 s', '2.00 h')
-    """
-    if seconds >= 3600:
-        return f"{_three_digits(seconds / 3600)} h"
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if seconds * factor >= 0.9995 or unit == "us":
-            return f"{_three_digits(seconds * factor)} {unit}"
-    raise AssertionError
-
-
-def size(count: float) -> str:
-    """Return bytes with three digits and a unit that fits.
-
-    >>> size(512), size(1536), size(3 * 2**30)
-    ('512 B', '1.50 KiB', '3.00 GiB')
-    """
-    if count < 1024:
-        return f"{count:.0f} B"
-    for unit in ("KiB", "MiB", "GiB"):
-        count /= 1024
-        if count < 999.5 or unit == "GiB":
-            return _three_digits(count) + f" {unit}"
-    raise AssertionError
-
-
-def _three_digits(value: float) -> str:
-    if value >= 99.95:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

@@ -2,9 +2,19 @@
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 
 from otel_perfopt._core.cells import Histogram
-from otel_perfopt.report import CacheRow, LatencySummary, OperationRow, PerformanceReport, Summary
+from otel_perfopt.report import (
+    BatchRow,
+    CacheRow,
+    LatencySummary,
+    LazyRow,
+    OperationRow,
+    PerformanceReport,
+    PoolRow,
+    Summary,
+)
 
 NASTY = (
     "<script>alert(1)</script>",
@@ -89,18 +99,84 @@ def operation(
     )
 
 
-def report(caches: Iterable[CacheRow] = (), operations: dict[str, OperationRow] | None = None) -> PerformanceReport:
+def pool(name: str, *, acquires: int = 100, waited: int = 20, wait: float = 0.001, seed: int = 1, **other: object) -> PoolRow:
+    """Return a row of which `waited` callers waited for about `wait` seconds, and used what they got ten times as long."""
+    chance = random.Random(seed)
+    waits = [wait * chance.lognormvariate(0, 0.5) for _ in range(waited)]
+    values: dict[str, object] = {
+        "name": name,
+        "total_created": 4,
+        "available": 1,
+        "in_use": 3,
+        "waiting": 0,
+        "utilization": 0.3,
+        "mean_utilization": 0.25,
+        "min_size": 1,
+        "max_size": 10,
+        "acquires": acquires,
+        "waited": waited,
+        "timeouts": 0,
+        "rejected": 0,
+        "leaks": 0,
+        "destroyed": {},
+        "waits": latency([0.0] * (acquires - waited) + waits),
+        "uses": latency(10 * wait * chance.lognormvariate(0, 0.5) for _ in range(acquires)),
+        "creations": latency([0.02, 0.03, 0.025, 0.05]),
+        "create_errors": {},
+    }
+    return PoolRow(**(values | other))  # type: ignore[arg-type]
+
+
+def batch(name: str, *, items: int = 200, batches: int = 20, time: float = 0.05, seed: int = 1, **other: object) -> BatchRow:
+    """Return a row whose batches take about `time` seconds."""
+    chance = random.Random(seed)
+    errors = other.get("item_errors") or {}
+    assert isinstance(errors, dict)
+    values: dict[str, object] = {
+        "name": name,
+        "queue_size": 0,
+        "processing": False,
+        "in_flight": 0,
+        "max_queue": None,
+        "item_count": items - sum(errors.values()),
+        "item_errors": {},
+        "flushes": {"size": batches} if batches else {},
+        "mean_size": items / batches if batches else 0.0,
+        "max_size": -(-items // batches) if batches else 0,
+        "durations": latency(time * chance.lognormvariate(0, 0.5) for _ in range(batches)),
+        "batch_errors": {},
+        "waits": latency(0.1 * chance.random() for _ in range(batches)),
+    }
+    return BatchRow(**(values | other))  # type: ignore[arg-type]
+
+
+def lazy(name: str, *times: float, **errors: int) -> LazyRow:
+    """Return a row whose loads took these times, and failed so often."""
+    return LazyRow(name, latency(times), errors)
+
+
+def report(
+    caches: Iterable[CacheRow] = (),
+    operations: dict[str, OperationRow] | None = None,
+    *,
+    pools: Iterable[PoolRow] = (),
+    batches: Iterable[BatchRow] = (),
+    lazy_loads: Iterable[LazyRow] = (),
+) -> PerformanceReport:
     """Return the report of these rows."""
     rows = {row.name: row for row in caches}
     operations = operations or {}
     hits = sum(row.hit_count for row in rows.values())
     requests = hits + sum(row.miss_count for row in rows.values())
+    named_pools, named_batches = {row.name: row for row in pools}, {row.name: row for row in batches}
     summary = Summary(
         total_operations=sum(row.count for row in operations.values()),
         total_duration=sum(row.total_duration for row in operations.values()),
         cache_hit_rate=hits / requests if requests else 0.0,
+        pool_utilization={name: row.utilization for name, row in named_pools.items()},
+        batch_queue_sizes={name: row.queue_size for name, row in named_batches.items()},
     )
-    return PerformanceReport(summary, operations, rows)
+    return PerformanceReport(summary, operations, rows, named_pools, named_batches, {row.name: row for row in lazy_loads})
 
 
 def typical() -> PerformanceReport:
@@ -116,14 +192,56 @@ def typical() -> PerformanceReport:
             "shop.orders.OrderService.find_by_customer": operation(1, mean=1.5),
             "parse": operation(1000, mean=3e-6, deltas=[1024.0, -512.0]),
         },
+        pools=[
+            pool("connections", acquires=900, waited=120, timeouts=3, rejected=1, leaks=1, destroyed={"idle": 2, "invalid": 1}),
+            pool(
+                "process_executors",
+                acquires=50,
+                waited=50,
+                wait=0.1,
+                create_errors={"OSError": 2},
+                waiting=4,
+                in_use=10,
+                utilization=1.0,
+            ),
+            pool(
+                "spare",
+                acquires=0,
+                waited=0,
+                total_created=0,
+                creations=latency(()),
+                available=0,
+                in_use=0,
+                utilization=0.0,
+                mean_utilization=0.0,
+            ),
+            observed("legacy"),
+        ],
+        batches=[
+            batch(
+                "updates", items=1000, batches=60, flushes={"size": 40, "timeout": 19, "close": 1}, item_errors={"KeyError": 7}
+            ),
+            batch("mails", queue_size=50, max_queue=50, in_flight=1, processing=True),
+            batch("unused", items=0, batches=0),
+        ],
+        lazy_loads=[lazy("settings", 0.3), lazy("shop.model", 0.2, 0.1, 0.4, OSError=1), lazy("broken", OSError=2)],
     )
 
 
+def observed(name: str) -> PoolRow:
+    """Return the row of a pool that is not this library's: of it only acquires and waits are known."""
+    counts = replace(pool(name, waited=100), waited=None, total_created=0, available=0, in_use=0, min_size=0, max_size=0)
+    return replace(counts, utilization=0.0, mean_utilization=0.0, uses=latency(()), creations=latency(()))
+
+
 def many(count: int = 100) -> PerformanceReport:
-    """Return a report with `count` caches and as many operations."""
+    """Return a report with `count` caches, as many operations, pools, batch processors and lazy loads."""
     return report(
         [cache(f"service.part_{i % 7}.cache_{i}", hits=50 * i, misses=i + 1, seed=i) for i in range(count)],
         {f"service.operation_{i}": operation(i + 1, mean=1e-5 * (i + 1), seed=i) for i in range(count)},
+        pools=[pool(f"service.pool_{i}", acquires=10 * i, waited=3 * i, seed=i) for i in range(count)],
+        batches=[batch(f"service.batch_{i}", items=20 * i, batches=2 * i, seed=i) for i in range(count)],
+        lazy_loads=[lazy(f"service.lazy_{i}", *([0.01 * i] * (i % 3))) for i in range(count)],
     )
 
 
@@ -132,4 +250,7 @@ def nasty() -> PerformanceReport:
     return report(
         [cache(name, load_errors={name: 1}, evictions={name: 3}) for name in NASTY],
         {name: operation(errors={name: 2}) for name in NASTY},
+        pools=[pool(name, destroyed={name: 2}, create_errors={name: 1}) for name in NASTY],
+        batches=[batch(name, flushes={name: 20}, item_errors={name: 1}, batch_errors={name: 1}) for name in NASTY],
+        lazy_loads=[LazyRow(name, latency([0.1, 0.2]), {name: 1}) for name in NASTY],
     )

@@ -32,6 +32,19 @@ ROWS = """
         [...row.querySelectorAll('td')].map(cell => cell.dataset.value ? Number(cell.dataset.value) : null),
     ])
 """
+TILES = """
+    return [...document.querySelectorAll('.tile')].map(tile => [
+        tile.querySelector('dt').textContent, Number(tile.querySelector('dd').dataset.value),
+    ])
+"""
+CUT = """
+    const within = (inner, outer) => inner.left >= outer.left - 1 && inner.right <= outer.right + 1
+        && inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1;
+    return [...document.querySelectorAll('svg text, svg .series rect, svg circle')]
+        .filter(mark => mark.getBoundingClientRect().width && mark.checkVisibility())
+        .filter(mark => !within(mark.getBoundingClientRect(), mark.closest('.card').getBoundingClientRect()))
+        .map(mark => mark.closest('svg').getAttribute('aria-label') + ': ' + mark.textContent)
+"""
 PAGES = {
     "one": report([cache("a", evictions={"capacity": 3})], {"a": operation(errors={"E": 1})}),
     "typical": typical(),
@@ -96,22 +109,72 @@ def operation_figures(made: PerformanceReport) -> dict[str, list[Any]]:
     }
 
 
+def pool_figures(made: PerformanceReport) -> dict[str, list[Any]]:
+    """Return the figures of the table of pools."""
+    return {
+        name: [
+            *((row.in_use, row.max_size, row.mean_utilization) if row.max_size else (None, None, None)),
+            *(row.acquires, row.waited),
+            *((row.waits.p50, row.waits.p95, row.waits.p99) if row.waits.count else (None, None, None)),
+            *((row.uses.p50, row.uses.p95) if row.uses.count else (None, None)),
+            row.total_created,
+            *((row.creations.p50, row.creations.p95) if row.creations.count else (None, None)),
+            *(sum(row.destroyed.values()), row.timeouts, row.rejected, row.leaks),
+        ]
+        for name, row in made.pools.items()
+    }
+
+
+def batch_figures(made: PerformanceReport) -> dict[str, list[Any]]:
+    """Return the figures of the table of batch processors."""
+    return {
+        name: [
+            *(row.item_count + sum(row.item_errors.values()), sum(row.item_errors.values()), sum(row.flushes.values())),
+            *((row.mean_size, row.max_size) if row.max_size else (None, None)),
+            *(row.queue_size, row.max_queue, row.waits.p95 if row.waits.count else None),
+            *((row.durations.p50, row.durations.p95, row.durations.p99) if row.durations.count else (None, None, None)),
+        ]
+        for name, row in made.batches.items()
+    }
+
+
+def lazy_figures(made: PerformanceReport) -> dict[str, list[Any]]:
+    """Return the figures of the table of lazy loads."""
+    return {
+        name: [
+            *(row.loads.count, sum(row.load_errors.values()), row.loads.total),
+            *((row.loads.p50, row.loads.p95, row.loads.p99, row.loads.max) if row.loads.count else (None,) * 4),
+        ]
+        for name, row in made.lazy_loads.items()
+    }
+
+
+FIGURES = {
+    "caches": cache_figures,
+    "pools": pool_figures,
+    "batches": batch_figures,
+    "lazy-loads": lazy_figures,
+    "operations": operation_figures,
+}
+
+
 @pytest.mark.parametrize("name", ["one", "typical", "many"])
 def test_the_figures_are_those_of_the_report(name: str, browser: Any, tmp_path: Path) -> None:
     """Every row of the report is in the page once, with its values."""
     made = PAGES[name]
     show(browser, made.to_html(), tmp_path, width=1280)
-    for section, figures in (("caches", cache_figures(made)), ("operations", operation_figures(made))):
-        rows = browser.execute_script(ROWS, section)
+    for section, figures_of in FIGURES.items():
+        rows, figures = browser.execute_script(ROWS, section), figures_of(made)
         assert len(rows) == len(figures)
         found = dict(rows)
         for key, values in figures.items():
             for shown, value in zip(found[key], values, strict=False):
                 assert shown == value if value is None else math.isclose(shown, value), (key, values)
-    tiles = browser.execute_script("return [...document.querySelectorAll('.tile dd')].map(tile => Number(tile.dataset.value))")
-    summary = made.summary
-    assert tiles[0] == summary.cache_hit_rate
-    assert tiles[3:5] == [summary.total_operations, summary.total_duration]
+    tiles = dict(browser.execute_script(TILES))
+    assert tiles["cache hit rate"] == made.summary.cache_hit_rate
+    assert [tiles["calls"], tiles["spent in calls"]] == [made.summary.total_operations, made.summary.total_duration]
+    assert tiles.get("acquires of resources", 0) == sum(row.acquires for row in made.pools.values())
+    assert tiles.get("items in batches", 0) == sum(items for items, *_ in batch_figures(made).values())
     assert browser.title == "Performance report"
 
 
@@ -122,8 +185,16 @@ def test_it_fits_a_phone(name: str, dark: bool, browser: Any, tmp_path: Path) ->
     show(browser, PAGES[name].to_html(), tmp_path, width=390, dark=dark)
     browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert browser.execute_script(CUT) == []
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert sum(map(int, background.removeprefix("rgb(").removesuffix(")").split(","))) < 150 or not dark
+
+
+def test_a_wide_window_shows_the_tables_of_usual_names_in_full(browser: Any, tmp_path: Path) -> None:
+    """Nobody has to scroll to the last column."""
+    show(browser, PAGES["typical"].to_html(), tmp_path, width=1280)
+    hidden = "return [...document.querySelectorAll('.scroll')].map(table => table.scrollWidth - table.clientWidth)"
+    assert browser.execute_script(hidden) == [0] * 5
 
 
 def test_nothing_in_a_name_is_run(browser: Any, tmp_path: Path) -> None:
@@ -133,7 +204,7 @@ def test_nothing_in_a_name_is_run(browser: Any, tmp_path: Path) -> None:
     names = browser.execute_script("return [...document.querySelectorAll('th bdi')].map(name => name.textContent)")
     assert "<script>alert(1)</script>" in names
     tips = browser.execute_script("return [...document.querySelectorAll('svg title')].map(tip => tip.textContent)")
-    assert "<script>alert(1)</script>: 90 hits" in tips
+    assert {f"<script>alert(1)</script>: {what}" for what in ("90 hits", "20 waited", "25.0% on average", "300 ms")} <= {*tips}
 
 
 def test_the_marks_of_the_charts_are_seen(browser: Any, tmp_path: Path) -> None:

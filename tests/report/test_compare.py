@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from otel_perfopt.report.compare import Figure, compare
-from otel_perfopt.report.compare_text import render
-from otel_perfopt.report.model import OperationRow
-from tests.report.reports import cache, latency, many, nasty, operation, report, typical
+from otel_perfopt.report.compare_text import change_text, render
+from otel_perfopt.report.model import OperationRow, PerformanceReport
+from tests.report.reports import batch, cache, latency, lazy, many, nasty, observed, operation, pool, report, typical
 
 
 def verdicts(before: OperationRow, after: OperationRow) -> dict[str, str]:
@@ -79,11 +79,79 @@ def test_the_largest_change_is_first() -> None:
     assert [change.name for change in changes] == ["fast", "slow", "also steady", "steady"]
 
 
+def figures(before: PerformanceReport, after: PerformanceReport) -> dict[str, tuple[str, str]]:
+    """Return the text of the change and the verdict of every figure of the only component."""
+    (change,) = compare(before, after).changes
+    return {figure.name: (change_text(figure), figure.verdict) for figure in change.figures}
+
+
+def test_pools() -> None:
+    """Longer waits and uses are worse, and so are more timeouts per request; how busy a pool is, is neither good nor bad."""
+    before = pool("a", acquires=980, waited=180, timeouts=15, rejected=5, waits=latency([0.0] * 800 + [0.001] * 180))
+    after = pool("a", acquires=880, waited=80, timeouts=120, waits=latency([0.0] * 800 + [0.002] * 80), mean_utilization=0.75)
+    before, after = replace(before, uses=latency([0.01] * 980)), replace(after, uses=latency([0.02] * 880))
+    assert figures(report(pools=[before]), report(pools=[after])) == {
+        "acquires": ("-10%", ""),
+        "wait p95": ("+100%", "worse"),
+        "use p95": ("+100%", "worse"),
+        "timeouts": ("+10.5 pt", "worse"),
+        "mean use": ("+50.0 pt", ""),
+    }
+    calm = replace(after, waits=latency([0.0] * 880), uses=before.uses, timeouts=0)
+    told = figures(report(pools=[before]), report(pools=[calm]))
+    assert (told["wait p95"], told["timeouts"]) == (("-100%", "better"), ("-1.5 pt", "better"))
+    assert figures(report(pools=[calm]), report(pools=[before]))["wait p95"] == ("-", "worse")
+
+
+def test_pools_of_which_little_is_known() -> None:
+    """What is not known is compared with nothing."""
+    told = figures(report(pools=[observed("a")]), report(pools=[observed("a")]))
+    assert (told["use p95"], told["mean use"], told["wait p95"]) == (("-", "few"), ("-", ""), ("+0.0%", "same"))
+    few = report(pools=[pool("a", acquires=19, waited=1)])
+    assert {verdict for _, verdict in figures(few, few).values()} == {"few", ""}
+
+
+def test_batches() -> None:
+    """Times and failures have a verdict; the size of a batch has none."""
+    before = batch("a", items=1000, batches=100, item_errors={"E": 100}, durations=latency([0.1] * 100))
+    after = batch("a", items=1000, batches=40, item_errors={"E": 5}, durations=latency([0.15] * 40), waits=before.waits)
+    assert figures(report(batches=[before]), report(batches=[after])) == {
+        "items": ("+0.0%", ""),
+        "mean size": ("+150%", ""),
+        "time p95": ("+50%", "worse"),
+        "wait p95": ("+0.0%", "same"),
+        "error rate": ("-9.5 pt", "better"),
+    }
+    unused = report(batches=[batch("a", items=0, batches=0)])
+    assert figures(report(batches=[before]), unused)["mean size"] == ("-", "")
+
+
+def test_lazy_loads() -> None:
+    """They are compared by time, if there are enough of them."""
+    once = figures(report(lazy_loads=[lazy("a", 0.1)]), report(lazy_loads=[lazy("a", 9.0)]))
+    assert once == {"loads": ("+0.0%", ""), "p95": ("+8,900%", "few")}
+    often = figures(report(lazy_loads=[lazy("a", *[0.2] * 20)]), report(lazy_loads=[lazy("a", *[0.1] * 40)]))
+    assert often == {"loads": ("+100%", ""), "p95": ("-50%", "better")}
+
+
+def test_the_text_of_pools_and_batches() -> None:
+    """Means have three digits, and every name of a figure fits its column."""
+    before = report(pools=[pool("a")], batches=[batch("b", items=25, batches=3)], lazy_loads=[lazy("c", 0.1)])
+    lines = render(compare(before, before), width=80, color=False, everything=True).splitlines()
+    assert "  mean use         25.0%       25.0%     +0.0 pt" in lines
+    assert "  mean size         8.33        8.33       +0.0%" in lines
+    assert "lazy load c" in lines
+    assert {line.find("  ", 2) for line in lines if line.startswith("  error rate")} == {12}
+
+
 def test_new_and_gone() -> None:
     """They are told apart by kind."""
     found = compare(report([cache("a")], {"b": operation()}), report([cache("b")], {"b": operation()}))
     assert (found.new, found.gone) == ([("cache", "b")], [("cache", "a")])
     assert [change.kind for change in found.changes] == ["operation"]
+    others = report(pools=[pool("a")], batches=[batch("a")], lazy_loads=[lazy("a", 1.0)])
+    assert compare(report(), others).new == [("batch", "a"), ("lazy load", "a"), ("pool", "a")]
+    assert compare(others, report()).gone == compare(report(), others).new
 
 
 def test_json_has_the_changes() -> None:

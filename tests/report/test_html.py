@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -10,11 +11,12 @@ from textwrap import dedent
 
 import pytest
 
+import otel_perfopt.report
 from otel_perfopt.errors import MissingExtra
 from otel_perfopt.report import PerformanceReport
 from otel_perfopt.report.compare import compare
 from otel_perfopt.report.compare_html import render as comparison_page
-from tests.report.reports import NASTY, cache, many, nasty, operation, report, typical
+from tests.report.reports import NASTY, batch, cache, latency, lazy, many, nasty, observed, operation, pool, report, typical
 
 PAGES = {"empty": report(), "typical": typical(), "nasty": nasty(), "many": many()}
 VOID = {"meta", "link", "br", "wbr"}
@@ -95,10 +97,17 @@ def test_names_that_look_alike_are_both_there() -> None:
 
 
 def test_sections_are_there_when_there_is_something_in_them() -> None:
-    """A report of caches says nothing about operations, and the other way round."""
-    caches, operations = report([cache("a")]).to_html(), report((), {"a": operation()}).to_html()
-    assert ('id="caches"' in caches, 'id="operations"' in caches) == (True, False)
-    assert ('id="caches"' in operations, 'id="operations"' in operations) == (False, True)
+    """A report of caches says nothing about operations, and so on; they come in one order."""
+    alone = {
+        "caches": report([cache("a")]),
+        "pools": report(pools=[pool("a")]),
+        "batches": report(batches=[batch("a")]),
+        "lazy-loads": report(lazy_loads=[lazy("a", 0.5)]),
+        "operations": report((), {"a": operation()}),
+    }
+    for key, made in alone.items():
+        assert re.findall(r'<h2 id="([\w-]+)"', made.to_html()) == [key]
+    assert re.findall(r'<h2 id="([\w-]+)"', typical().to_html()) == ["notes", *alone]
     assert "Nothing was cached or measured yet." in report().to_html()
     assert "<svg" not in report().to_html()
 
@@ -111,10 +120,97 @@ def test_evictions_of_any_reason_are_shown() -> None:
     assert "<title>a: 7 capacity</title>" in legend
 
 
+def lead_of(made: PerformanceReport) -> str:
+    """Return the sentences at the top of the page."""
+    (lead,) = re.findall(r'<p class="lead">(.*?)</p>', made.to_html())
+    return unescape(lead)
+
+
+def test_the_lead_sentence() -> None:
+    """The whole report in a few sentences, with the right numbers and plurals."""
+    assert lead_of(report(pools=[pool("a", acquires=1, waited=1)])) == "1 caller got a resource; 1 of them had to wait."
+    assert lead_of(report(pools=[pool("a"), pool("b", waited=0)])) == "200 callers got a resource; 20 of them had to wait."
+    assert lead_of(report(pools=[pool("a", waited=0)])) == "100 callers got a resource; none had to wait."
+    assert lead_of(report(pools=[observed("a")])) == "100 callers got a resource."
+    assert lead_of(report(pools=[pool("a", acquires=0, waited=0)])) == "1 pool had no caller yet."
+    assert lead_of(report(batches=[batch("a", items=1, batches=1)])) == "1 item went through 1 batch; none failed."
+    assert lead_of(report(batches=[batch("a", item_errors={"E": 2})])) == "200 items went through 20 batches; 2 of them failed."
+    assert lead_of(report(batches=[batch("a", items=0, batches=0)])) == "1 batch processor had no batch yet."
+    assert lead_of(report(lazy_loads=[lazy("a", 0.5)])) == "1 lazy load took 500 ms in all; none failed."
+    assert lead_of(report(lazy_loads=[lazy("a", 0.5, 1.0, E=1)])) == "2 lazy loads took 1.50 s in all; 1 more failed."
+    assert lead_of(typical()) == (
+        "70.0% of 3,000 cache requests were answered from the cache. 1,050 callers got a resource; 170 of them had to wait. "
+        "1,200 items went through 80 batches; 7 of them failed. 1,401 calls took 6.59 s in all; 3 of them failed."
+    )
+
+
+def notes_of(made: PerformanceReport) -> list[tuple[str, str]]:
+    """Return the notes of the page with their tones."""
+    found = re.findall(r'<li class="(bad|warn)"><span>(.*?)</span></li>', made.to_html())
+    return [(tone, unescape(re.sub("<.*?>", "", text))) for tone, text in found]
+
+
+def test_what_is_worth_a_look() -> None:
+    """What failed comes first, the most frequent on top; what is only tight comes after it."""
+    busy = pool("a", timeouts=3, rejected=1, leaks=2, waiting=4, in_use=10, create_errors={"OSError": 2})
+    full = batch("b", item_errors={"ValueError": 5}, queue_size=100, max_queue=100)
+    assert notes_of(report(pools=[busy], batches=[full], lazy_loads=[lazy("c", KeyError=1)])) == [
+        ("bad", "b 5 of 200 items failed: ValueError (5)"),
+        ("bad", "a 3 callers timed out"),
+        ("bad", "a 2 creations failed: OSError (2)"),
+        ("bad", "a 1 caller rejected because too many waited"),
+        ("bad", "c 1 lazy load failed: KeyError (1)"),
+        ("warn", "b the queue is full: 100 items"),
+        ("warn", "a waiting: 4 callers at this moment; 10 of at most 10 in use"),
+        ("warn", "a 2 resources held for suspiciously long, or dropped without being released"),
+    ]
+    calm = report(pools=[pool("a")], batches=[batch("b", queue_size=99, max_queue=100)], lazy_loads=[lazy("c", 1.0)])
+    assert notes_of(calm) == []
+
+
+def legend_of(page: str, title: str) -> list[str]:
+    """Return the legend of the chart with this title."""
+    return re.findall(r'<li class="key-\d+">(.*?)</li>', page[page.index(f"<figcaption>{title}") :].partition("</figure>")[0])
+
+
+def test_charts_of_pools() -> None:
+    """Shares, callers and ends of resources; a share of more than all fills its bar and is told as it is."""
+    resized = pool("a", in_use=30, max_size=20, utilization=1.5, destroyed={"resize": 2, "zeal": 3, "idle": 1, "lost": 0})
+    page = report(pools=[resized, pool("b", waited=0), observed("c")]).to_html()
+    assert {"a: 150% now", "a: 25.0% on average", "b: 30.0% now"} <= {*re.findall("<title>(.*?)</title>", page)}
+    assert {"a: 80 at once", "a: 20 waited", "b: 0 waited"} <= {*re.findall("<title>(.*?)</title>", page)}
+    assert not re.search("<title>c: .* (now|at once)</title>", page)
+    assert legend_of(page, "Destroyed, by reason") == ["idle", "resize", "zeal"]
+    full = report(pools=[replace(resized, utilization=1.0), pool("b", waited=0), observed("c")]).to_html()
+    assert re.findall("<rect .*?>", page) == re.findall("<rect .*?>", full) != []
+
+
+def test_waits_are_drawn_without_those_that_did_not_wait() -> None:
+    """Otherwise one bar at zero would hide the others; the percentiles are still those of all callers."""
+    page = report(pools=[pool("a", acquires=1000, waited=10, wait=0.2)]).to_html()
+    card = page[page.index("How long callers waited") : page.index("How long resources were used")]
+    assert "10 of 1,000 callers waited" in card
+    assert sum(int(count) for count in re.findall(r"<title>(\d+) took", card)) == 10
+    assert [re.sub(" .*", "", tip) for tip in re.findall(r"<title>(p\d\d .*?)</title>", card)] == []
+    assert re.findall(r"<dd>(.*?)</dd>", card) == ["0 s", "0 s", "0 s"]
+    assert "How long callers waited" not in report(pools=[pool("a", waited=0)]).to_html()
+
+
+def test_charts_of_batches_and_lazy_loads() -> None:
+    """Batches by reason in one order, mean sizes and failures; a distribution of a single lazy load would say nothing."""
+    failing = batch("a", item_errors={"E": 50}, flushes={"close": 1, "timeout": 9, "size": 10, "weight": 0})
+    page = report(batches=[failing], lazy_loads=[lazy("b", 0.5), lazy("c", 0.1, 0.2)]).to_html()
+    assert legend_of(page, "Batches, by reason") == ["size", "timeout", "close"]
+    assert {"a: 10.0", "a: 25.0%", "b: 500 ms", "c: 300 ms"} <= {*re.findall("<title>(.*?)</title>", page)}
+    assert re.findall('<h4 title="(.*?)"', page) == ["a", "c"]
+
+
 def test_the_size_of_a_page_stays_small() -> None:
-    """A page of one component is small, and one of a hundred can still be sent by mail."""
+    """A page of one component is small, and one of a hundred of each kind can still be sent by mail."""
     assert len(report([cache("a")], {"a": operation()}).to_html()) < 60_000
-    assert len(many(100).to_html()) < 600_000
+    hundred = many(100)
+    assert len(report(hundred.caches.values(), hundred.operations, pools=hundred.pools.values()).to_html()) < 700_000
+    assert len(hundred.to_html()) < 1_000_000
 
 
 def test_extreme_reports_are_drawn() -> None:
@@ -124,6 +220,10 @@ def test_extreme_reports_are_drawn() -> None:
         report([cache("a", hits=1, misses=0)]),
         report((), {"a": operation(1, mean=1e-12), "b": operation(1, mean=1e8)}),
         report([cache("a", hits=10**15, misses=10**15 // 10**13)]),
+        report(pools=[pool("a", acquires=0, waited=0, total_created=0, uses=latency(()), creations=latency(()))]),
+        report(pools=[replace(pool("a", acquires=1), acquires=10**15, waited=10**15, waits=latency([1e8]), uses=latency([0.0]))]),
+        report(batches=[batch("a", items=0, batches=0)], lazy_loads=[lazy("a", E=1)]),
+        report(batches=[batch("a", durations=latency([0.0, 1e8]), mean_size=1e12, max_size=10**15)]),
     ):
         Outline(made.to_html())
 
@@ -132,6 +232,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the extra; a notebook shows the text instead."""
     for module in [name for name in sys.modules if name.startswith(("otel_perfopt.report.html", "otel_perfopt.report.charts"))]:
         monkeypatch.delitem(sys.modules, module)
+        monkeypatch.delattr(otel_perfopt.report, module.rpartition(".")[2])
     monkeypatch.setitem(sys.modules, "pygal", None)
     with pytest.raises(MissingExtra, match=r"pygal.*otel-perfopt\[html\]"):
         typical().to_html()

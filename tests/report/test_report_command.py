@@ -37,7 +37,7 @@ def test_comparison(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "before.json", "after.json"]) == 0
     out = capsys.readouterr().out
     assert "cache users" in out
-    assert "gone: cache idle, cache orders, operation find" in out
+    assert "gone: batch mails, batch unused, batch updates, cache idle, cache orders," in out
     assert max(map(len, out.splitlines())) <= 80
 
 

@@ -9,7 +9,7 @@ import pytest
 from otel_perfopt.errors import ConfigurationError
 from otel_perfopt.report import PerformanceReport, saved
 from otel_perfopt.report.saved import load_report, parse_report
-from tests.report.reports import many, report, typical
+from tests.report.reports import cache, many, operation, report, typical
 
 
 @pytest.mark.parametrize("made", [report(), typical(), many(3)])
@@ -37,6 +37,27 @@ def test_later_versions() -> None:
     assert parse_report(json.dumps(earlier).encode()).operations["find"].distribution == []
 
 
+@pytest.mark.parametrize("without", [("pools", "batches", "lazy_loads"), ("lazy_loads",)])
+def test_earlier_versions(without: tuple[str, ...]) -> None:
+    """A report of a version that had no pools, batches or lazy loads has none; those with empty keys for them are the same."""
+    earlier = report([cache("users")], {"find": operation()}).to_dict()
+    for key in without:
+        del earlier[key]
+    if "pools" in without:
+        del earlier["summary"]["pool_utilization"], earlier["summary"]["batch_queue_sizes"]
+    assert parse_report(json.dumps(earlier).encode()) == report([cache("users")], {"find": operation()})
+
+
+@pytest.mark.parametrize("kind", ["pools", "batches", "lazy_loads", "caches", "operations"])
+def test_later_keys_of_rows(kind: str) -> None:
+    """In rows of any kind, and beside the kinds, there may be more than this version knows."""
+    later = typical().to_dict()
+    for row in later[kind].values():
+        row["colour"] = {"hue": [1, 2]}
+    later["gateways"] = {"a": {"name": "a"}}
+    assert parse_report(json.dumps(later).encode()) == typical()
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -52,6 +73,8 @@ def test_later_versions() -> None:
         (b'{"summary": {}, "operations": {}}', "missing required field `caches`"),
         (b'{"summary": {}, "operations": {"a": {"count": 1}}, "caches": {}}', "`total_duration`.*operations"),
         (b'{"summary": {"total_operations": "1"}, "operations": {}, "caches": {}}', "Expected `int`.*total_operations"),
+        (b'{"summary": {}, "operations": {}, "caches": {}, "pools": {"a": {"name": "a"}}}', "`total_created`.*pools"),
+        (b'{"summary": {}, "operations": {}, "caches": {}, "batches": 3}', "Expected `object`.*batches"),
         (b'{"summary": {"total_operations": -1}, "operations": {}, "caches": {}}', "`total_operations` is -1"),
     ],
 )

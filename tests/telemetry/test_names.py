@@ -9,18 +9,30 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.metrics.export import Gauge, Histogram, Sum
 
-from otel_perfopt import Cache, emit, measure_performance, record_performance_metric, subscribe
+from otel_perfopt import (
+    BatchProcessor,
+    Cache,
+    PoolFull,
+    PoolTimeout,
+    ResourcePool,
+    emit,
+    lazy,
+    measure_performance,
+    record_performance_metric,
+    subscribe,
+)
 from otel_perfopt.telemetry import instruments, names
 from otel_perfopt.telemetry.names import METRICS, Metric
+from otel_perfopt.testing import ManualClock
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "telemetry.md"
-ROW = re.compile(r"^\| `(?P<name>perfopt\.[a-z._]+)` \| (?P<cells>.*) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `(?P<name>(perfopt|db\.client)\.[a-z._]+)` \| (?P<cells>.*) \|$", re.MULTILINE)
 
 by_name = pytest.mark.parametrize("row", METRICS, ids=lambda row: row.name)
 
 
-def use_everything(name: str) -> list[object]:
-    """Make every metric have a point; returns what has to stay alive for that."""
+def use_caches(name: str) -> object:
+    """Hit, miss, fail, evict and invalidate."""
     cache = Cache(name, max_size=2)
     for key in range(4):
         cache.get(key, lambda: "value")
@@ -30,15 +42,67 @@ def use_everything(name: str) -> list[object]:
     cache.delete(1)
     cache.expire(2)
     cache.clear()
-    measure_performance(name, lambda: None)()
+    return cache
+
+
+def use_pools(name: str) -> object:
+    """Lease, time out, refuse, leak and destroy, in pools of both conventions."""
+    clock, alive = ManualClock(), []
+    for semconv in ("perfopt", "db"):
+        for max_waiting, error in ((None, PoolTimeout), (0, PoolFull)):
+            pool = ResourcePool(name, object, max_size=1, max_waiting=max_waiting, leak_after=5, semconv=semconv, clock=clock)
+            with pool.lease(), pytest.raises(error):
+                pool.acquire(timeout=0)
+            held = pool.acquire()
+            clock.advance(6)
+            pool.destroy(held)
+            alive.append(pool)
+    return alive
+
+
+def use_batches(name: str) -> object:
+    """Process a batch, and fail with one."""
+
+    def process(items: list[int]) -> list[float]:
+        return [1 / item for item in items]
+
+    processor = BatchProcessor(name, process, max_queue=20)
+    for item in (1, 0):
+        processor.add(item)
+        processor.flush()
+    return processor
+
+
+def use_lazy_values(name: str) -> object:
+    """Load once."""
+    value = lazy(name=name)(lambda: "value")
+    assert value() == "value"
+    return value
+
+
+def use_operations(name: str) -> object:
+    """Measure, and tell what was measured elsewhere."""
     record_performance_metric(name, 0.5, success=False, error_type="Refused", memory_delta=100)
+    return measure_performance(name, lambda: None)()
+
+
+def use_events(name: str) -> object:
+    """Emit to one who listens and one who fails."""
 
     def fail(_: object) -> None:
         raise ValueError
 
     with subscribe(f"{name}.event", fail), subscribe(f"{name}.event", lambda _: None):
         emit(f"{name}.event")
-    return [cache]
+    return None
+
+
+USES = (use_caches, use_pools, use_batches, use_lazy_values, use_operations, use_events)
+
+
+def use_everything(name: str) -> list[object]:
+    """Make every metric have a point; returns what has to stay alive for that."""
+    return [use(name) for use in USES]
 
 
 def kind_of(data: Any) -> str:
@@ -76,21 +140,23 @@ def test_histograms_have_boundaries_for_durations(service: Callable[..., Any], n
 @by_name
 def test_naming_rules(row: Metric) -> None:
     """Prefix, form and unit follow the semantic conventions."""
-    assert re.fullmatch(r"perfopt(\.[a-z]+(_[a-z]+)*)+", row.name)
+    assert re.fullmatch(r"(perfopt|db\.client\.connection)(\.[a-z]+(_[a-z]+)*)+", row.name)
     assert "total" not in row.name
     assert row.description.endswith(".")
     if row.kind == "counter":
         assert re.fullmatch(r"\{[a-z]+\}", row.unit)
     if row.kind == "histogram":
-        assert (row.unit, row.name.rpartition(".")[2]) in {("s", "duration"), ("s", "wait_time"), ("{item}", "size")}
+        durations = {("s", last) for last in ("duration", "create_time", "wait_time", "use_time")}
+        assert (row.unit, row.name.rpartition(".")[2]) in {*durations, ("{item}", "size")}
     assert row.unit in {"s", "By"} or re.fullmatch(r"\{[a-z]+\}", row.unit)
 
 
 @by_name
 def test_attributes_are_named(row: Metric) -> None:
-    """The first attribute names the component; all are in this library's namespace or the standard's error type."""
+    """The first attribute names the component; all are in the metric's own namespace, or the standard's error type."""
     assert row.attributes[0].endswith(".name")
-    assert all(attribute.startswith("perfopt.") or attribute == names.ERROR_TYPE for attribute in row.attributes)
+    namespace = "perfopt." if row.name.startswith("perfopt.") else "db.client.connection."
+    assert all(attribute.startswith(namespace) or attribute == names.ERROR_TYPE for attribute in row.attributes)
     assert len(set(row.attributes)) == len(row.attributes)
 
 

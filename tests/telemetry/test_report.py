@@ -6,14 +6,32 @@ import json
 import math
 import random
 import re
-from typing import Any
+import weakref
+from typing import Any, Literal
 
 import pytest
 
 from otel_perfopt import Cache, get_performance_report, record_performance_metric
-from otel_perfopt.report import CacheRow, LatencySummary, OperationRow, PerformanceReport, Summary
+from otel_perfopt.batch import BatchProcessor
+from otel_perfopt.errors import PoolFull
+from otel_perfopt.lazy import LazyLoader
+from otel_perfopt.pool import ResourcePool
+from otel_perfopt.report import (
+    BatchRow,
+    CacheRow,
+    LatencySummary,
+    LazyRow,
+    OperationRow,
+    PerformanceReport,
+    PoolRow,
+    Summary,
+)
 from otel_perfopt.report.build import build_report
+from otel_perfopt.telemetry.names import DB_USE_TIME, POOL_USE_TIME
+from otel_perfopt.telemetry.pools import observed_pool
 from otel_perfopt.telemetry.reader import read_metrics
+from otel_perfopt.testing import ManualClock
+from tests.cache.support import TIMEOUT, spawn, until
 
 SPECIFIED = {
     PerformanceReport: {"summary", "operations", "caches", "pools", "batches"},
@@ -23,6 +41,9 @@ SPECIFIED = {
         "memory_deltas", "success_rate", "avg_memory_delta",
     },
     CacheRow: {"name", "size", "max_size", "hit_count", "miss_count", "hit_rate", "memory_usage"},
+    PoolRow: {"name", "total_created", "available", "in_use", "waiting", "utilization"},
+    BatchRow: {"name", "queue_size", "processing"},
+    LazyRow: {"name"},
     LatencySummary: {"count", "total", "min", "max", "p50", "p95", "p99"},
 }  # fmt: skip
 
@@ -46,6 +67,50 @@ def use(name: str) -> Cache:
     return cache
 
 
+def use_pool(name: str, clock: ManualClock | None = None, semconv: Literal["perfopt", "db"] = "perfopt") -> ResourcePool[Any]:
+    """A pool of one resource with something of everything; two callers have got it after the first, one of them later."""
+    clock = clock or ManualClock()
+    makes = iter(["wrong", "1.5"])
+    pool = ResourcePool(name, lambda: float(next(makes)), min_size=0, max_size=1, max_waiting=1, clock=clock, semconv=semconv)
+    with pytest.raises(ValueError, match="wrong"):
+        pool.acquire()
+    clock.advance(60)  # past the delay after a failure
+    held = pool.acquire()
+    clock.advance(2)
+    with pytest.raises(TimeoutError):
+        pool.acquire(timeout=0)
+    second = spawn(pool.acquire)
+    until(lambda: pool.stats().waiting == 1)
+    with pytest.raises(PoolFull):
+        pool.acquire()
+    clock.advance(3)
+    pool.release(held)
+    pool.release(second.result(TIMEOUT))
+    with pool.lease():
+        clock.advance(1)
+    return pool
+
+
+def use_batches(name: str) -> BatchProcessor[int, int]:
+    """A processor with one full batch, one of a flush in which an item fails, and one item that waits."""
+    processor = BatchProcessor(name, lambda items: [divided(item) for item in items], batch_size=3, batch_timeout=60, max_queue=9)
+    full = [processor.add(item) for item in (1, 2, 3)]
+    assert [future.result(TIMEOUT) for future in full] == [60, 30, 20]
+    bad, good = processor.add(0), processor.add(4)
+    processor.flush(timeout=TIMEOUT)
+    assert (type(bad.exception(TIMEOUT)), good.result(TIMEOUT)) == (ZeroDivisionError, 15)
+    processor.add(5)
+    return processor
+
+
+def divided(item: int) -> Any:
+    """60 divided by the item; an exception returned is the result of that item alone."""
+    try:
+        return 60 // item
+    except ZeroDivisionError as error:
+        return error
+
+
 @pytest.mark.parametrize("kind", SPECIFIED, ids=lambda kind: kind.__name__)
 def test_every_key_is_documented(kind: type) -> None:
     """Each field, in the order of the class; those of the specification are there."""
@@ -56,13 +121,17 @@ def test_every_key_is_documented(kind: type) -> None:
 
 def test_to_dict_has_these_keys(name: str) -> None:
     """At every level: those of the specification, and those that the classes document beside them."""
-    alive = use(name)
+    alive = use(name), use_pool(name), use_batches(name)
+    LazyLoader(list, name=name).get()
     told = get_performance_report().to_dict()
     levels = {
         PerformanceReport: told,
         Summary: told["summary"],
         OperationRow: told["operations"][name],
         CacheRow: told["caches"][name],
+        PoolRow: told["pools"][name],
+        BatchRow: told["batches"][name],
+        LazyRow: told["lazy_loads"][name],
         LatencySummary: told["caches"][name]["loads"],
     }
     for kind, keys in levels.items():
@@ -104,6 +173,118 @@ def test_figures_of_an_operation(name: str) -> None:
     del alive
 
 
+@pytest.mark.parametrize("semconv", ["perfopt", "db"])
+def test_figures_of_a_pool(name: str, semconv: Literal["perfopt", "db"]) -> None:
+    """Those of its own statistics, and what it has measured, wherever the metrics go."""
+    pool = use_pool(name, semconv=semconv)
+    held = pool.acquire()
+    told, stats = get_performance_report().pools[name], pool.stats()
+    for figure in (
+        *("name", "total_created", "available", "in_use", "waiting", "utilization", "min_size", "max_size"),
+        *("acquires", "timeouts", "rejected", "leaks", "destroyed"),
+    ):
+        assert getattr(told, figure) == getattr(stats, figure)
+    assert (told.acquires, told.timeouts, told.rejected, told.leaks) == (4, 1, 1, 0)
+    assert (told.in_use, told.available, told.utilization, told.max_size) == (1, 0, 1.0, 1)
+    assert (told.total_created, told.creations.count, told.create_errors) == (1, 1, {"ValueError": 1})
+    assert (told.waits.count, told.waited, told.waits.max, told.waits.min) == (4, 1, 3.0, 0.0)
+    assert told.uses.count == 3
+    assert (told.uses.min, told.uses.max) == (0.0, 5.0)
+    pool.destroy(held)
+    pool.close()  # which waits until it is destroyed
+    assert get_performance_report().pools[name].destroyed == {"requested": 1}
+
+
+@pytest.mark.parametrize("semconv", ["perfopt", "db"])
+def test_the_mean_use_of_a_pool(name: str, semconv: Literal["perfopt", "db"]) -> None:
+    """The time of all uses per the time that the resources were there for, since the process began."""
+    clock = ManualClock()
+    with ResourcePool(name, object, max_size=4, clock=clock, semconv=semconv) as pool:
+        with pool.lease():
+            clock.advance(1000)
+        data = read_metrics()
+        metric = {"perfopt": POOL_USE_TIME, "db": DB_USE_TIME}[semconv]
+        (point,) = (
+            point
+            for each in data.resource_metrics[0].scope_metrics[0].metrics
+            if each.name == metric.name
+            for point in each.data.data_points
+            if name in (point.attributes or {}).values()
+        )
+        elapsed = (point.time_unix_nano - point.start_time_unix_nano) / 1e9
+        assert build_report(data, {}).pools[name].mean_utilization == pytest.approx(1000 / (4 * elapsed))
+
+
+@pytest.mark.parametrize("semconv", ["perfopt", "db"])
+def test_a_pool_that_is_gone(name: str, semconv: Literal["perfopt", "db"]) -> None:
+    """What it has counted and measured stays; how large it was is not known any more."""
+    pool = use_pool(name, semconv=semconv)
+    before, gone = get_performance_report().pools[name], weakref.ref(pool)
+    pool.close()
+    del pool
+    until(lambda: gone() is None)
+    after = get_performance_report().pools[name]
+    assert (after.acquires, after.waited, after.timeouts, after.waits, after.uses) == (
+        *(before.acquires, before.waited, before.timeouts, before.waits, before.uses),
+    )
+    assert (after.max_size, after.in_use, after.utilization, after.mean_utilization) == (0, 0, 0.0, 0.0)
+    assert name in get_performance_report().to_text()
+    assert name in get_performance_report().to_html()
+
+
+def test_a_pool_of_others(name: str) -> None:
+    """Its callers and their times are known, but not which of them had to wait, nor how large it is."""
+    acquire = observed_pool(name)(object)
+    for _ in range(3):
+        acquire()
+    told = get_performance_report().pools[name]
+    assert (told.acquires, told.waits.count, told.waited, told.max_size) == (3, 3, None, 0)
+
+
+def test_figures_of_a_batch_processor(name: str) -> None:
+    """Those of its own statistics, and what it has measured."""
+    processor = use_batches(name)
+    told, stats = get_performance_report().batches[name], processor.stats()
+    for figure in ("name", "queue_size", "in_flight", "max_queue", "item_count"):
+        assert getattr(told, figure) == getattr(stats, figure)
+    assert (told.queue_size, told.max_queue, told.processing) == (1, 9, False)
+    assert (told.item_count, told.item_errors) == (4, {"ZeroDivisionError": 1})
+    assert (told.flushes, told.mean_size, told.max_size) == ({"size": 1, "manual": 1}, 2.5, 3)
+    assert (told.durations.count, told.batch_errors, told.waits.count) == (2, {}, 2)
+    assert 0 < told.durations.min <= told.durations.p50 <= told.durations.max <= told.durations.total
+    processor.close(timeout=TIMEOUT)
+
+
+def test_figures_of_a_batch_that_fails(name: str) -> None:
+    """It has a time of its own, apart from those that succeed, and all its items failed."""
+    with BatchProcessor(name, lambda _: 1 / 0, batch_size=2) as processor:  # type: ignore[arg-type,return-value]
+        failed = [processor.add(item) for item in (1, 2)]
+        assert {type(future.exception(TIMEOUT)) for future in failed} == {ZeroDivisionError}
+        until(lambda: processor.stats().in_flight == 0)
+        told = get_performance_report().batches[name]
+    assert (told.batch_errors, told.item_errors, told.item_count) == ({"ZeroDivisionError": 1}, {"ZeroDivisionError": 2}, 0)
+    assert (told.durations, told.flushes) == (LatencySummary(), {"size": 1})
+
+
+def test_figures_of_a_lazy_load(name: str) -> None:
+    """Successes with their times, and failures by type."""
+    makes = iter(["1.5", "wrong", "2.5"])
+
+    def make() -> float:
+        return float(next(makes))
+
+    loader = LazyLoader(make, name=name)
+    assert loader.get() == 1.5
+    loader.reset()
+    with pytest.raises(ValueError, match="wrong"):
+        loader.get()
+    loader.reset()
+    assert loader.get() == 2.5
+    told = get_performance_report().lazy_loads[name]
+    assert (told.name, told.loads.count, told.load_errors) == (name, 2, {"ValueError": 1})
+    assert 0 < told.loads.min <= told.loads.p50 <= told.loads.max <= told.loads.total
+
+
 def test_the_summary_adds_up() -> None:
     """All operations, and hits per request over all caches."""
     report = get_performance_report()
@@ -112,7 +293,8 @@ def test_the_summary_adds_up() -> None:
     assert report.summary.total_duration == pytest.approx(math.fsum(row.total_duration for row in report.operations.values()))
     hits = sum(row.hit_count for row in report.caches.values())
     assert report.summary.cache_hit_rate == (hits / requests if requests else 0.0)
-    assert (report.pools, report.batches, report.summary.pool_utilization, report.summary.batch_queue_sizes) == ({}, {}, {}, {})
+    assert report.summary.pool_utilization == {key: row.utilization for key, row in report.pools.items()}
+    assert report.summary.batch_queue_sizes == {key: row.queue_size for key, row in report.batches.items()}
 
 
 @pytest.mark.parametrize("shape", ["uniform", "lognormal", "constant", "wide"])
@@ -193,12 +375,16 @@ def test_a_report_does_not_change(name: str) -> None:
 def test_components_are_sorted(name: str) -> None:
     """By name, in every form."""
     caches = [Cache(f"{name}-{letter}") for letter in "cab"]
+    pools = [ResourcePool(f"{name}-{letter}", object) for letter in "cab"]
     for letter in "zxy":
         record_performance_metric(f"{name}-{letter}", 1)
+        LazyLoader(list, name=f"{name}-{letter}").get()
     report = get_performance_report()
     assert list(report.caches) == sorted(report.caches)
     assert list(report.operations) == sorted(report.operations)
-    assert len(caches) == 3
+    assert list(report.pools) == sorted(report.pools)
+    assert list(report.lazy_loads) == sorted(report.lazy_loads)
+    assert len(caches) == len(pools) == 3
 
 
 def test_an_empty_report(script: Any) -> None:
@@ -212,7 +398,7 @@ print(json.dumps([report.to_dict(), json.loads(report.to_json()), str(report)]))
     assert told["summary"] == {
         "total_operations": 0, "total_duration": 0, "cache_hit_rate": 0, "pool_utilization": {}, "batch_queue_sizes": {},
     }  # fmt: skip
-    assert (told["operations"], told["caches"]) == ({}, {})
+    assert [told[kind] for kind in ("operations", "caches", "pools", "batches", "lazy_loads")] == [{}] * 5
     assert text == "Performance report: nothing was cached or measured yet.\n"
 
 
