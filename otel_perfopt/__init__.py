@@ -1,12 +1,13 @@
-"""Caching and measurement for existing Python services, explained through OpenTelemetry."""
+"""Caching, pooling, batching, lazy loading and measurement for existing Python services, explained through OpenTelemetry."""
 
 import typing as _typing
 
-from otel_perfopt import presets as _presets  # noqa: F401 - declares the named caches
+from otel_perfopt import presets as _presets  # noqa: F401 - declares the named caches, pools and batch processor
 from otel_perfopt.cache import Cache, CachedFunction, CachedMethod, CacheStats, cached, get_cache
 from otel_perfopt.errors import (
     BatchClosed,
     BatchError,
+    BatchTimeout,
     ConfigurationError,
     LoadCancelled,
     LoadError,
@@ -22,6 +23,7 @@ from otel_perfopt.errors import (
     UnknownName,
     create_error,
 )
+from otel_perfopt.lazy import LazyFunction, LazyLoader, LazyMethod, create_lazy_loader, lazy
 from otel_perfopt.measure import measure_performance, record_performance_metric
 from otel_perfopt.registry import DuplicateNameWarning
 from otel_perfopt.telemetry import derived as _derived  # noqa: F401 - makes the events of caches and operations
@@ -29,16 +31,26 @@ from otel_perfopt.telemetry import lifecycle as _lifecycle  # noqa: F401 - tells
 from otel_perfopt.telemetry.aggregate import emit_aggregated
 from otel_perfopt.telemetry.caches import observed_cache, observed_load
 from otel_perfopt.telemetry.events import Event, Subscription, emit, subscribe
+from otel_perfopt.telemetry.lazies import observed_lazy
 from otel_perfopt.telemetry.spans import traced
 
 if _typing.TYPE_CHECKING:
+    from otel_perfopt.batch import AsyncBatchProcessor, BatchProcessor, BatchStats, batched, get_batch_processor
+    from otel_perfopt.pool import AsyncResourcePool, PoolStats, ResourcePool, get_pool, pooled
     from otel_perfopt.report import PerformanceReport, get_performance_report
+    from otel_perfopt.telemetry.batches import observed_batch
     from otel_perfopt.telemetry.bus import EventBus
     from otel_perfopt.telemetry.configure import configure, shutdown
+    from otel_perfopt.telemetry.pools import observed_pool
 
 __all__ = (
+    "AsyncBatchProcessor",
+    "AsyncResourcePool",
     "BatchClosed",
     "BatchError",
+    "BatchProcessor",
+    "BatchStats",
+    "BatchTimeout",
     "Cache",
     "CacheStats",
     "CachedFunction",
@@ -47,6 +59,9 @@ __all__ = (
     "DuplicateNameWarning",
     "Event",
     "EventBus",
+    "LazyFunction",
+    "LazyLoader",
+    "LazyMethod",
     "LoadCancelled",
     "LoadError",
     "LoadTimeout",
@@ -56,21 +71,32 @@ __all__ = (
     "PoolClosed",
     "PoolError",
     "PoolFull",
+    "PoolStats",
     "PoolTimeout",
     "QueueFull",
     "ReentrantLoad",
+    "ResourcePool",
     "Subscription",
     "UnknownName",
+    "batched",
     "cached",
     "configure",
     "create_error",
+    "create_lazy_loader",
     "emit",
     "emit_aggregated",
+    "get_batch_processor",
     "get_cache",
     "get_performance_report",
+    "get_pool",
+    "lazy",
     "measure_performance",
+    "observed_batch",
     "observed_cache",
+    "observed_lazy",
     "observed_load",
+    "observed_pool",
+    "pooled",
     "record_performance_metric",
     "shutdown",
     "subscribe",
@@ -78,10 +104,22 @@ __all__ = (
 )
 
 _LAZY = {
+    "AsyncBatchProcessor": "otel_perfopt.batch",
+    "AsyncResourcePool": "otel_perfopt.pool",
+    "BatchProcessor": "otel_perfopt.batch",
+    "BatchStats": "otel_perfopt.batch",
     "EventBus": "otel_perfopt.telemetry.bus",
     "PerformanceReport": "otel_perfopt.report",
+    "PoolStats": "otel_perfopt.pool",
+    "ResourcePool": "otel_perfopt.pool",
+    "batched": "otel_perfopt.batch",
     "configure": "otel_perfopt.telemetry.configure",
+    "get_batch_processor": "otel_perfopt.batch",
     "get_performance_report": "otel_perfopt.report",
+    "get_pool": "otel_perfopt.pool",
+    "observed_batch": "otel_perfopt.telemetry.batches",
+    "observed_pool": "otel_perfopt.telemetry.pools",
+    "pooled": "otel_perfopt.pool",
     "shutdown": "otel_perfopt.telemetry.configure",
 }
 

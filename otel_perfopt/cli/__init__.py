@@ -72,13 +72,14 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="otel-perfopt", description="Caching and measurement that explain themselves.")
+    description = "Caching, pooling, batching and measurement that explain themselves."
+    parser = argparse.ArgumentParser(prog="otel-perfopt", description=description)
     commands = parser.add_subparsers(dest="command", title="commands")
     demo = commands.add_parser(
         "demo",
-        help="run a code-analysis service plain and cached, and compare",
-        description="Run a code-analysis service over a git repository, plain and with this library's caches in turns, "
-        "check that the answers are the same, and show what was gained. The repository is only read.",
+        help="run a code-analysis service plain and with this library, and compare",
+        description="Run a code-analysis service over a git repository, plain and with this library in turns, "
+        "check that the answers are the same, and show what was gained. The repository is left as it was.",
     )
     demo.add_argument(
         "--repo", metavar="PATH", help="a git repository (default: the working directory's, or one made for the demo)"

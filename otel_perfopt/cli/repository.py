@@ -1,7 +1,6 @@
 """Which git repository the demo works on: the one given, the one around the working directory, or one made for it.
 
-Also the one place that starts `git`. Nothing here writes into a repository of the user, runs a program that its
-configuration names, or reaches the network.
+Nothing here writes into a repository of the user, runs a program that its configuration names, or reaches the network.
 """
 
 import os
@@ -15,17 +14,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import uuid4
 
 from otel_perfopt.errors import ConfigurationError
 
 __all__ = (
+    "Output",
     "Repository",
     "choose_repository",
     "find_repository",
     "first_line",
     "git",
+    "git_command",
+    "git_environment",
     "standard_library",
     "temporary_folder",
 )
@@ -48,6 +50,17 @@ _REGULAR = (b"100644", b"100755")
 _NOT_COPIED = {"__pycache__", "dist-packages", "site-packages", "test", "tests"}
 
 
+class Output(Protocol):
+    """What a command has printed, and its exit code; read only."""
+
+    @property
+    def returncode(self) -> int: ...  # noqa: D102
+    @property
+    def stdout(self) -> bytes: ...  # noqa: D102
+    @property
+    def stderr(self) -> bytes: ...  # noqa: D102
+
+
 class Repository(NamedTuple):
     """A working tree to analyse.
 
@@ -62,8 +75,20 @@ class Repository(NamedTuple):
     note: str = ""
 
 
+def git_command(root: str, *arguments: str, config: Sequence[str] = ()) -> list[str]:
+    """Return the command that runs git in `root`, with settings of the form ``"user.name=me"``."""
+    settings = [part for setting in (*_SETTINGS, *config) for part in ("-c", setting)]
+    return ["git", "--no-optional-locks", "--no-pager", *settings, "-C", root, *arguments]
+
+
+def git_environment() -> dict[str, str]:
+    """Return the environment that git needs, whatever repository that of this process points to."""
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(_KEPT)}
+    return outer | _QUIET
+
+
 def git(root: str, *arguments: str, config: Sequence[str] = (), **environment: str) -> CompletedProcess[bytes]:
-    """Run git in `root`, whatever repository the environment points to, and return what it printed.
+    """Run git in `root`, and return what it printed.
 
     Args:
         root: the folder to run in.
@@ -74,12 +99,10 @@ def git(root: str, *arguments: str, config: Sequence[str] = (), **environment: s
     Raises:
         ConfigurationError: git is not installed.
     """
-    outer = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(_KEPT)}
-    settings = [part for setting in (*_SETTINGS, *config) for part in ("-c", setting)]
     try:
         return subprocess.run(
-            ["git", "--no-optional-locks", "--no-pager", *settings, "-C", root, *arguments],
-            env=outer | _QUIET | environment,
+            git_command(root, *arguments, config=config),
+            env=git_environment() | environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -88,7 +111,7 @@ def git(root: str, *arguments: str, config: Sequence[str] = (), **environment: s
         raise ConfigurationError("git was not found on PATH: install git, the demo asks it about every file") from None
 
 
-def first_line(result: CompletedProcess[bytes]) -> str:
+def first_line(result: "Output") -> str:
     """Return the first line of what git complained about."""
     lines = os.fsdecode(result.stderr).strip().splitlines()
     return lines[0] if lines else f"git ended with status {result.returncode}"

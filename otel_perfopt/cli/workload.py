@@ -15,18 +15,18 @@ from pathlib import PurePosixPath
 from types import CodeType
 from typing import NamedTuple
 
-from otel_perfopt.cli.repository import first_line, git
+from otel_perfopt.cli.repository import Output, first_line, git
 
 __all__ = (
     "PLAIN",
     "Analysis",
     "Service",
-    "StateUpdate",
     "analyse",
     "compilation",
     "dependencies",
     "first_requests",
     "git_info",
+    "head_commit",
     "make_requests",
     "read_source",
     "spread_out",
@@ -75,13 +75,6 @@ class Analysis(NamedTuple):
     task_specs: TaskSpec | str
 
 
-class StateUpdate(NamedTuple):
-    """How often a file was analysed, and at which commit."""
-
-    analyses: int
-    commit: str
-
-
 class Service(NamedTuple):
     """The parts of the service, by the names of the caches that fit them; each takes the root and a subject."""
 
@@ -91,7 +84,11 @@ class Service(NamedTuple):
     task_specs: Callable[[str, str], TaskSpec | str]
 
 
-def git_info(root: str, path: str) -> GitInfo | str:
+Git = Callable[..., Output]
+"""Runs git: takes a folder and the arguments."""
+
+
+def git_info(root: str, path: str, git: Git = git) -> GitInfo | str:
     """Ask git for the branch and for the last commit that changed the file."""
     head = git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
     branch = "(detached)" if head.returncode else head.stdout.decode(errors="replace").strip()
@@ -155,7 +152,7 @@ def _scopes(code: CodeType) -> Iterator[CodeType]:
             yield from _scopes(constant)
 
 
-def task_spec(root: str, folder: str) -> TaskSpec | str:
+def task_spec(root: str, folder: str, git: Git = git) -> TaskSpec | str:
     """Ask git what the package contains and return what is to be done for it."""
     result = git(root, "ls-tree", "-z", f"HEAD:{folder}")
     if result.returncode:
@@ -166,6 +163,12 @@ def task_spec(root: str, folder: str) -> TaskSpec | str:
     packages = tuple(name for kind, _, name in entries if kind.split()[1] == "tree")
     typed = any(name == "py.typed" for _, _, name in entries)
     return TaskSpec(tuple(name for name in sources if name not in tests), tests, packages, typed)
+
+
+def head_commit(root: str, git: Git = git) -> str:
+    """Ask git for the commit that is checked out."""
+    head = git(root, "rev-parse", "--quiet", "--verify", "HEAD")
+    return head.stdout.decode().strip() or "none yet"
 
 
 def read_source(root: str, path: str) -> bytes:
@@ -207,16 +210,15 @@ def subjects(path: str) -> Subjects:
 PLAIN = Service(git_info, dependencies, compilation, task_spec)
 
 
-def analyse(service: Service, root: str, path: str, state: dict[str, StateUpdate]) -> Analysis:
-    """Answer one request: ask every part, and report the new state of the file to `state`."""
+def analyse(service: Service, root: str, path: str) -> Analysis:
+    """Answer one request: ask every part."""
     about = subjects(path)
-    info = service.git_info(root, about.git_info)
-    imports = service.dependencies(root, about.dependencies)
-    code = service.compilation(root, about.compilation)
-    spec = service.task_specs(root, about.task_specs)
-    analyses = state[path].analyses if path in state else 0
-    state[path] = StateUpdate(analyses + 1, info if isinstance(info, str) else info.commit)
-    return Analysis(info, imports, code, spec)
+    return Analysis(
+        service.git_info(root, about.git_info),
+        service.dependencies(root, about.dependencies),
+        service.compilation(root, about.compilation),
+        service.task_specs(root, about.task_specs),
+    )
 
 
 def make_requests(files: Sequence[str], count: int, seed: int) -> list[str]:

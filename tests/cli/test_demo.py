@@ -5,9 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -16,6 +16,8 @@ import pytest
 import otel_perfopt
 from otel_perfopt.cli import demo, main
 from otel_perfopt.cli.demo import Run, choose_sample, differences, run_both, summary
+from otel_perfopt.cli.library import Library, open_library
+from otel_perfopt.cli.repository import git
 from otel_perfopt.cli.workload import PLAIN, Analysis, Compiled, GitInfo, Service, TaskSpec
 
 Capture = pytest.CaptureFixture[str]
@@ -82,10 +84,11 @@ def test_an_odd_path_is_printed_on_one_line(root: Path, capsys: Capture) -> None
 
 
 def test_different_answers_are_shown_and_end_with_1(root: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong() -> Service:
-        return PLAIN._replace(dependencies=lambda root, path: ("nonsense",) * 100)
+    @contextmanager
+    def wrong(_: str) -> Iterator[Library]:
+        yield Library(PLAIN._replace(dependencies=lambda root, path: ("nonsense",) * 100), git)
 
-    monkeypatch.setattr(demo, "cached_service", wrong)
+    monkeypatch.setattr(demo, "open_library", wrong)
     assert main(["demo", "--repo", str(root), "--requests", "10"]) == 1
     printed = capsys.readouterr().out
     assert "Answers: 10 of 10 differ." in printed
@@ -105,7 +108,7 @@ def test_the_progress_bar_is_for_terminals(root: Path, capsys: Capture, monkeypa
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main(["demo", "--repo", str(root), "--requests", "3"]) == 0
-    assert "plain and cached" in terminal.getvalue()
+    assert "plain and with the library" in terminal.getvalue()
     assert "\x1b" not in capsys.readouterr().out
 
 
@@ -166,11 +169,26 @@ class Watch:
         return answer
 
 
+class Kept:
+    """Takes reports at a cost of time, and writes nothing."""
+
+    def __init__(self, watch: Watch, seconds: float = 0.0) -> None:
+        self._watch, self._seconds = watch, seconds
+        self._states: dict[str, Mapping[str, object]] = {}
+
+    def send(self, path: str, analyses: int) -> None:
+        self._watch.now += self._seconds
+        self._states[path] = {"analyses": analyses}
+
+    def finish(self) -> Mapping[str, Mapping[str, object]]:
+        return self._states
+
+
 STREAM = ["p/a", "p/b", "p/a", "q/c", "p/a"]
 
 
-def timed_run(watch: Watch, seconds: tuple[float, ...], numbers: range = range(5)) -> Run:
-    run = Run(Service(*(watch.part(each) for each in seconds)), "root", STREAM, watch)
+def timed_run(watch: Watch, seconds: tuple[float, ...], numbers: range = range(5), *, report: float = 0.0) -> Run:
+    run = Run(Service(*(watch.part(each) for each in seconds)), "root", STREAM, Kept(watch, report), watch)
     for number in numbers:
         run.send(number)
     return run
@@ -187,8 +205,8 @@ def test_the_possible_gain_is_what_was_asked_for_before() -> None:
 def test_the_summary_relates_what_was_saved_to_the_possible_gain() -> None:
     watch = Watch()
     lines = "\n".join(summary(timed_run(watch, (1.0, 2.0, 4.0, 8.0)), timed_run(watch, (1.0, 1.0, 4.0, 3.0))))
-    together = next(line for line in lines.splitlines() if line.startswith("together"))
-    assert together.split() == ["together", "75.00", "s", "45.00", "s", "30.00", "s", "38.00", "s", "79%"]
+    together = next(line for line in lines.splitlines() if line.startswith("these together"))
+    assert together.split() == ["these", "together", "75.00", "s", "45.00", "s", "30.00", "s", "38.00", "s", "79%"]
     assert "1.7 times as fast" in lines
     assert "estimated" not in lines
 
@@ -198,7 +216,16 @@ def test_a_sample_is_scaled_and_said_to_be_one() -> None:
     part = timed_run(watch, (1.0, 2.0, 4.0, 8.0), range(0, 5, 4))
     lines = " ".join(" ".join(summary(part, timed_run(watch, (1.0, 1.0, 4.0, 3.0)))).split())
     assert "evenly spaced sample of 2 of the 5 requests" in lines
-    assert "together 75.00 s 45.00 s 30.00 s 37.50 s 80%" in lines
+    assert "these together 75.00 s 45.00 s 30.00 s 37.50 s 80%" in lines
+
+
+def test_state_updates_count_for_the_speed_up_and_not_for_the_gain() -> None:
+    watch = Watch()
+    plain = timed_run(watch, (1.0, 2.0, 4.0, 8.0), report=5.0)
+    lines = summary(plain, timed_run(watch, (1.0, 1.0, 4.0, 3.0), report=1.0))
+    assert ["state_updates", "25.00", "s", "5.00", "s", "20.00", "s", "-", "-"] in [line.split() for line in lines]
+    assert "2.0 times as fast" in "\n".join(lines)  # 100 s against 50 s
+    assert "79% of the possible gain" in " ".join(lines)
 
 
 @pytest.mark.parametrize(("seconds", "size"), [(1e6, 5), (80.0, 5), (30.0, 2), (0.1, 1)])
@@ -210,21 +237,59 @@ def test_the_plain_service_gets_as_much_as_there_is_time_for(seconds: float, siz
 
 def test_both_services_are_sent_what_they_should_get(root: Path) -> None:
     files = ["pkg/a.py", "b with space.py", "pkg/broken.py", "gone.py"] * 30
-    plain, fast = run_both(str(root), files[:100], plain_seconds=1e-9)
+    with open_library(str(root)) as library:
+        plain, fast = run_both(str(root), files[:100], library, plain_seconds=1e-9)
     assert 1 <= plain.requests < 100
     assert fast.requests == 100
     assert plain.answers.keys() == fast.answers.keys()
     assert plain.answers == fast.answers
+    assert fast.states.keys() == set(files)
+    assert {state["commit"] for state in fast.states.values()} == {state["commit"] for state in plain.states.values()}
+    assert differences(plain, fast) == []
+
+
+def answered(answers: dict[int, Analysis], states: Mapping[str, Mapping[str, object]] | None = None) -> Run:
+    """Return a run with these answers, and with these states of files that were analysed once."""
+    run = timed_run(Watch(), (0.0,) * 4, range(0))
+    run.answers, run.states, run.analyses = answers, states or {}, dict.fromkeys(states or {}, 1)
+    return run
 
 
 def test_differences_name_the_first_part_that_is_not_the_same() -> None:
     info, spec = GitInfo("main", "1", "a", "0", "s"), TaskSpec((), (), (), False)
     right = Analysis(info, ("os",), Compiled(1, 2, "3"), spec)
-    assert differences({1: right, 2: right}, {1: right, 3: right}) == []
+    assert differences(answered({1: right, 2: right}), answered({1: right, 3: right})) == []
     wrong = right._replace(compilation="SyntaxError", task_specs="no")
-    (found,) = differences({1: right}, {1: wrong})
+    (found,) = differences(answered({1: right}), answered({1: wrong}))
     assert found.startswith("request 1, compilation: plain Compiled(")
     assert found.endswith("cached 'SyntaxError'")
+
+
+def test_differences_tell_states_that_are_not_the_same() -> None:
+    right = {"a.py": {"file": "a.py", "analyses": 1, "commit": "1"}}
+    assert differences(answered({}, right), answered({}, right)) == []
+    for wrong in ({"file": "b.py"}, {"commit": "2"}, {"analyses": 2}):
+        (found,) = differences(answered({}, right), answered({}, {"a.py": right["a.py"] | wrong}))
+        assert found.startswith("state of a.py: plain {")
+
+
+def test_without_worktrees_the_demo_says_why_and_goes_on(root: Path, capsys: Capture) -> None:
+    (root / ".worktrees").write_text("in the way")
+    assert main(["demo", "--repo", str(root), "--requests", "10"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Without git_worktrees: " in printed
+    assert "Answers: the same" in printed
+
+
+def test_the_repository_is_left_as_it_was(root: Path, capsys: Capture) -> None:
+    before = everything_in(root)
+    assert main(["demo", "--repo", str(root), "--requests", "10"]) == 0
+    assert "git_worktrees" in capsys.readouterr().out
+    assert everything_in(root) == before
+
+
+def everything_in(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in root.rglob("*")}
 
 
 # interruption ---------------------------------------------------------------------------------------
@@ -288,11 +353,32 @@ def test_an_interrupted_demo_leaves_nothing_behind(
             assert command.poll() is None
     else:
         wait_until(lambda: any(temporary.iterdir()), command)
+    workers = psutil.Process(command.pid).children(recursive=True)  # some are in sessions of their own
     send(command.pid, number)
     _, error = command.communicate()
     assert (command.returncode, error) == (130, "interrupted\n")
     assert list(temporary.iterdir()) == []
-    assert psutil.wait_procs(in_session(command.pid), timeout=5)[1] == []
+    assert psutil.wait_procs([*workers, *in_session(command.pid)], timeout=5)[1] == []
+
+
+@pytest.mark.slow
+def test_after_a_killed_demo_another_one_cleans_up(root: Path, capsys: Capture) -> None:
+    """No stray worktree, branch or process, and the repository is what it was before the first."""
+    before = everything_in(root)
+    env = os.environ | {"PYTHONPATH": str(Path(otel_perfopt.__file__).parents[1])}
+    arguments = [sys.executable, "-c", COMMAND, "demo", "--requests", "1000000", "--repo", str(root)]
+    with subprocess.Popen(arguments, env=env, stdout=subprocess.DEVNULL, text=True, start_new_session=True) as process:
+        try:
+            wait_until(lambda: len(list(root.glob(".worktrees/pool-*/pkg"))) >= 2, process)
+            workers = psutil.Process(process.pid).children(recursive=True)
+        finally:
+            process.kill()
+    assert len(list(root.glob(".worktrees/pool-*/pkg"))) >= 2
+    assert len(workers) >= 3
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert main(["demo", "--repo", str(root), "--requests", "10"]) == 0
+    assert "Answers: the same" in capsys.readouterr().out
+    assert everything_in(root) == before
 
 
 def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:

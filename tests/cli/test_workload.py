@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from otel_perfopt.cli import workload
+from otel_perfopt.cli import repository, workload
+from otel_perfopt.cli.library import BatchedReports, PlainReports
 from otel_perfopt.cli.repository import choose_repository, temporary_folder
 from otel_perfopt.cli.workload import PLAIN, Compiled, GitInfo, TaskSpec, analyse, make_requests, spread_out, subjects
 from otel_perfopt.errors import ConfigurationError
+from otel_perfopt.state import StateStore
 
 Git = Callable[..., str]
 
@@ -106,7 +108,7 @@ def test_every_file_name_is_taken_literally(root: Path, git: Git, name: str) -> 
     commit(git, "another file that a pattern would match")
     with choose_repository(str(root)) as found:
         assert f"pkg {name}/{name}" in found.files
-    answer = analyse(PLAIN, str(root), f"pkg {name}/{name}", {})
+    answer = analyse(PLAIN, str(root), f"pkg {name}/{name}")
     assert isinstance(answer.git_info, GitInfo)
     assert isinstance(answer.compilation, Compiled)
     assert isinstance(answer.task_specs, TaskSpec)
@@ -164,7 +166,7 @@ def test_a_file_that_is_no_longer_there(root: Path, git: Git, replace: Callable[
     commit(git)
     path.unlink()
     replace(path)
-    answer = analyse(PLAIN, str(root), "m.py", {})
+    answer = analyse(PLAIN, str(root), "m.py")
     assert isinstance(answer.git_info, GitInfo)
     assert isinstance(answer.dependencies, str)
     assert answer.dependencies == answer.compilation
@@ -194,13 +196,17 @@ def test_task_spec_lists_the_work_of_one_package(root: Path, git: Git) -> None:
     assert isinstance(workload.task_spec(str(root), "nowhere"), str)
 
 
-def test_a_request_reports_the_state_of_its_file(root: Path, git: Git) -> None:
+def test_both_ways_to_report_write_the_same_states(root: Path, git: Git, tmp_path: Path) -> None:
     (root / "a.py").write_text("1")
     head = commit(git)
-    state: dict[str, workload.StateUpdate] = {}
-    for _ in range(3):
-        analyse(PLAIN, str(root), "a.py", state)
-    assert state == {"a.py": (3, head)}
+    plain = PlainReports(str(root), StateStore(tmp_path / "plain.db"))
+    batched = BatchedReports(str(root), StateStore(tmp_path / "batched.db"), repository.git)
+    for reports in (plain, batched):
+        for path, analyses in (("a.py", 1), ("b.py", 1), ("a.py", 2), ("odd \udce9.py", 1)):
+            reports.send(path, analyses)
+    assert batched.finish() == plain.finish()
+    assert batched.finish()["a.py"] == {"file": "a.py", "analyses": 2, "commit": head}
+    assert batched.finish()["odd \udce9.py"]["file"] == "odd \\udce9.py"
 
 
 def test_subjects_are_the_file_and_its_folder() -> None:
@@ -305,7 +311,7 @@ def test_reading_starts_no_configured_program_and_writes_nothing(root: Path, git
     os.utime(root / "a.py", (1, 1))  # an index refresh would have something to write
     before = snapshot(root)
     with choose_repository(str(root)) as found:
-        analyse(PLAIN, found.root, "a.py", {})
+        analyse(PLAIN, found.root, "a.py")
     assert snapshot(root) == before
     assert not marker.exists()
 
