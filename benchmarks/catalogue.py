@@ -4,13 +4,16 @@ import multiprocessing
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 
-from benchmarks import cache, events, export, hit_ratio, imports, measure, report, techniques
+from benchmarks import batch, cache, events, export, hit_ratio, imports, lazy, measure, pool, report, techniques
 from benchmarks.harness import Benchmark, Round, Turn, run_round
 
 __all__ = ("BENCHMARKS", "GROUPS", "choose", "run_isolated")
 
 GROUPS: dict[str, tuple[Benchmark, ...]] = {
     "cache": cache.BENCHMARKS,
+    "batch": batch.BENCHMARKS,
+    "pool": pool.BENCHMARKS,
+    "lazy": lazy.BENCHMARKS,
     "measure": measure.BENCHMARKS,
     "events": events.BENCHMARKS,
     "export": export.BENCHMARKS,

@@ -20,6 +20,7 @@ MARKS = {True: "✓", False: "✗", None: "?"}
 LIBRARIES = (
     "otel-perfopt", "opentelemetry-api", "opentelemetry-sdk", "wrapt",
     "async-lru", "cachebox", "cachetools", "libcachesim", "moka-py",
+    "asyncpg", "psycopg", "psycopg-pool", "redis", "sqlalchemy",
 )  # fmt: skip
 
 

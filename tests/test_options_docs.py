@@ -13,13 +13,23 @@ from typing import Any
 
 import pytest
 
-from otel_perfopt import Cache, cached, measure_performance, record_performance_metric
+from otel_perfopt import (
+    AsyncResourcePool,
+    BatchProcessor,
+    Cache,
+    ResourcePool,
+    cached,
+    measure_performance,
+    record_performance_metric,
+)
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEAD = "| option | default | meaning |"
 TABLES: dict[tuple[str, str], Callable[..., Any]] = {
     ("caching.md", "A function that remembers"): cached,  # its own options; the others are those of `Cache`
     ("caching.md", "The Cache object"): Cache,
+    ("pooling.md", "For threads and for tasks"): ResourcePool,
+    ("batching.md", "Processors"): BatchProcessor,
     ("measuring.md", "Options"): measure_performance,
     ("measuring.md", "Measured elsewhere"): record_performance_metric,
 }
@@ -68,6 +78,11 @@ def test_every_table_is_checked() -> None:
 def test_tables_of_options(place: tuple[str, str], written: Options) -> None:
     """A table has exactly the options of its function."""
     assert with_types(written) == with_types(options_of(TABLES[place]))
+
+
+def test_both_kinds_of_pools_have_the_same_options() -> None:
+    """One table is enough for them."""
+    assert with_types(options_of(AsyncResourcePool)) == with_types(options_of(ResourcePool))
 
 
 @pytest.mark.parametrize("overload", typing.get_overloads(cached)[1:])
