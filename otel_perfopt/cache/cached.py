@@ -148,7 +148,8 @@ def _decorate(
 
 
 def _miss(cache: Cache[Any, Any]) -> Callable[[Any, object, Callable[[], Any]], Any]:
-    return lambda key, owner, loader: cache._get_or_load(Request(key, loader, UNSET, owner))
+    # Without the checks of `_get_or_load`: nothing here can be wrong, and a function that calls itself pays for each frame.
+    return lambda key, owner, loader: cache._share(Request(key, loader, UNSET, owner))
 
 
 def _miss_async(cache: Cache[Any, Any]) -> Callable[[Any, object, Callable[[], Any]], Any]:

@@ -11,7 +11,7 @@ from otel_perfopt._core.flight import Failed, Flights, Loaded, Outcome
 from otel_perfopt._core.policies import Entry
 from otel_perfopt.cache.load import Load, Request
 from otel_perfopt.cache.memory import MemoryTier
-from otel_perfopt.single_flight import SingleFlight, call, call_async, is_coroutine_function
+from otel_perfopt.single_flight import SingleFlight, call_async, finished, is_coroutine_function
 from otel_perfopt.single_flight.job import Job
 from otel_perfopt.telemetry import names
 from otel_perfopt.telemetry.caches import observed_load
@@ -70,7 +70,7 @@ class Loading(MemoryTier, SingleFlight[Request, Load]):
     @override
     @observed_load()
     def _load(self, loader: Callable[[], Any]) -> Any:
-        return call(loader, owner=f"cache {self.name!r}", instead=_INSTEAD)
+        return finished(loader(), owner=f"cache {self.name!r}", instead=_INSTEAD)
 
     @override
     @observed_load()

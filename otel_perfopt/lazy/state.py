@@ -21,7 +21,7 @@ from otel_perfopt._core.flight import Failed, Flights, Loaded, Outcome
 from otel_perfopt._core.once import Kept, Once
 from otel_perfopt.durations import Duration, to_seconds
 from otel_perfopt.errors import ConfigurationError
-from otel_perfopt.single_flight import Load, Request, SingleFlight, call, call_async, is_coroutine_function
+from otel_perfopt.single_flight import Load, Request, SingleFlight, call_async, finished, is_coroutine_function
 from otel_perfopt.single_flight.job import Job
 from otel_perfopt.telemetry import instruments
 from otel_perfopt.telemetry.lazies import observed_lazy
@@ -135,7 +135,7 @@ class State(SingleFlight[Request, Load]):
     @override
     @observed_lazy()
     def _load(self, loader: Callable[[], Any]) -> Any:
-        return call(loader, owner=self._owner, instead=_INSTEAD)
+        return finished(loader(), owner=self._owner, instead=_INSTEAD)
 
     @override
     @observed_lazy()

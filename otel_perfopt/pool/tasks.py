@@ -12,7 +12,7 @@ from functools import partial
 from sys import _getframe
 from threading import get_ident
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 from otel_perfopt._core.slots import Job, Waiter
 from otel_perfopt.durations import Duration
@@ -30,6 +30,25 @@ from otel_perfopt.unset import UNSET, Unset
 __all__ = ("AsyncLease", "AsyncResourcePool")
 
 R = TypeVar("R")
+
+
+class _Given(TypedDict, Generic[R], total=False):
+    """The options, for type checkers: none of them finds out by itself what a factory makes that may or may not be awaited."""
+
+    min_size: int
+    max_size: int
+    acquire_timeout: Duration | None
+    idle_timeout: Duration | None
+    max_lifetime: Duration | None
+    validate: Callable[[R], object] | None
+    reset: Callable[[R], object] | None
+    dispose: Callable[[R], object] | None
+    max_waiting: int | None
+    idle_order: Literal["lifo", "fifo"]
+    leak_after: Duration | None
+    semconv: Literal["perfopt", "db"]
+    clock: Clock
+    _place: Place | None
 
 
 class AsyncLease(Grip[R]):
@@ -86,10 +105,14 @@ class AsyncResourcePool(BasePool[R]):
 
     _disposers = ("destroy", "aclose", "close")
 
+    @overload
+    def __init__(self, name: str, factory: Callable[[], Awaitable[R]], **options: Unpack["_Given[R]"]) -> None: ...
+    @overload
+    def __init__(self, name: str, factory: Callable[[], R], **options: Unpack["_Given[R]"]) -> None: ...
     def __init__(
         self,
         name: str,
-        factory: Callable[[], Awaitable[R]] | Callable[[], R],
+        factory: Callable[[], Any],
         *,
         min_size: int = 1,
         max_size: int = 10,

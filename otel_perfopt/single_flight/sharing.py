@@ -23,7 +23,7 @@ from otel_perfopt.single_flight.job import Job
 from otel_perfopt.single_flight.load import Load, Request, current_load, is_coroutine_function, waiters
 from otel_perfopt.single_flight.waiting import Waits, wait_in_loop, wait_in_thread
 
-__all__ = ("SingleFlight", "call", "call_async")
+__all__ = ("SingleFlight", "call_async", "finished")
 
 R = TypeVar("R", bound=Request)
 L = TypeVar("L", bound=Load)
@@ -60,7 +60,7 @@ class SingleFlight(ABC, Generic[R, L]):
 
     @abstractmethod
     def _load(self, loader: Callable[[], Any]) -> Any:
-        """Call a loader in this thread; see `call`."""
+        """Call a loader in this thread; see `finished`."""
 
     @abstractmethod
     async def _load_async(self, loader: Callable[[], Any], job: Job | None) -> Any:
@@ -276,15 +276,17 @@ class SingleFlight(ABC, Generic[R, L]):
         )
 
 
-def call(loader: Callable[[], Any], *, owner: str, instead: str) -> Any:
-    """Call a loader for a synchronous caller, who cannot wait for an awaitable.
+def finished(value: Any, *, owner: str, instead: str) -> Any:
+    """Return what a loader returned to a synchronous caller, who cannot wait for an awaitable.
 
     Args:
-        loader: what to call.
+        value: what it returned.
         owner: whose load it is, for the message.
-        instead: what to call instead if the loader returns an awaitable.
+        instead: what to call instead if that is an awaitable.
+
+    Raises:
+        TypeError: it is one.
     """
-    value = loader()
     if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
             value.close()

@@ -3,8 +3,10 @@
 import asyncio
 import functools
 import gc
+import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
 
@@ -152,3 +154,15 @@ def test_a_loader_that_cannot_be_called_is_named() -> None:
     with pytest.raises(TypeError, match="loader=5 must be callable"):
         cache.get(1, 5)  # type: ignore[call-overload]
     assert cache.stats().miss_count == 0
+
+
+def test_bug_a_recursive_function_ran_out_of_stack_after_fewer_calls() -> None:
+    """A hundred calls deep fit into the interpreter's default limit; each frame of ours counts a hundred times."""
+
+    @cached
+    def count(number: int) -> int:
+        return number and 1 + count(number - 1)
+
+    assert sys.getrecursionlimit() == 1000
+    with ThreadPoolExecutor(1) as thread:  # begins with an almost empty stack
+        assert thread.submit(count, 100).result() == 100
