@@ -1,5 +1,6 @@
 """A storm of threads."""
 
+import gc
 import os
 import signal
 import sys
@@ -183,8 +184,10 @@ class ThreadStorm(Storm):
             thread.start()
         seen, since = self._progress(), time.monotonic()
         while any(thread.is_alive() for thread in running) and time.monotonic() - since < self.patience:
-            next(thread for thread in running if thread.is_alive()).join(0.05)
-            if self._progress() != seen:
+            next((thread for thread in running if thread.is_alive()), running[0]).join(0.05)
+            if self._progress() == seen:
+                gc.collect()  # what was forgotten may be part of a cycle, and in a large process collections are rare
+            else:
                 seen, since = self._progress(), time.monotonic()
         return sum(thread.is_alive() for thread in running)
 

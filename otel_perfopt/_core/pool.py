@@ -183,9 +183,10 @@ class PoolState(Generic[S]):
         self.supply(now)
 
     def retry(self, now: float) -> None:
-        """Try again what failed."""
-        self.retry_at = None
-        self.supply(now)
+        """Try again what failed, unless it has failed once more meanwhile, and is to be tried later."""
+        if self.retry_at is None or now >= self.retry_at:
+            self.retry_at = None
+            self.supply(now)
 
     def checked(self, now: float, slot: S) -> None:
         """Note that a slot is valid."""

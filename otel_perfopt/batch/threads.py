@@ -59,7 +59,8 @@ class ThreadProcessor(BaseProcessor[T, R]):
         try:
             batch.entries = [entry for entry in batch.entries if self._claim(entry)]
             if batch.entries:
-                self._settle(batch, Context().run(self._outcome, self._flush_of(batch)))
+                context = Context()  # callbacks of futures are under way in it, too, and must not wait for this processor
+                context.run(self._settle, batch, context.run(self._outcome, self._flush_of(batch)))
         finally:
             with self._lock:
                 self._batches.end(batch)

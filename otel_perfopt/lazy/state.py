@@ -21,7 +21,7 @@ from otel_perfopt._core.flight import Failed, Flights, Loaded, Outcome
 from otel_perfopt._core.once import Kept, Once
 from otel_perfopt.durations import Duration, to_seconds
 from otel_perfopt.errors import ConfigurationError
-from otel_perfopt.single_flight import Load, Request, SingleFlight, call_async, finished, is_coroutine_function
+from otel_perfopt.single_flight import Load, Request, SingleFlight, Unawaited, call_async, finished, is_coroutine_function
 from otel_perfopt.single_flight.job import Job
 from otel_perfopt.telemetry import instruments
 from otel_perfopt.telemetry.lazies import observed_lazy
@@ -144,7 +144,8 @@ class State(SingleFlight[Request, Load]):
 
     @override
     def _prepare(self, load: Load, outcome: Loaded | Failed) -> Kept | None:
-        return self._once.date(outcome, self._clock())
+        is_misuse = isinstance(outcome, Failed) and isinstance(outcome.error, Unawaited)
+        return None if is_misuse else self._once.date(outcome, self._clock())
 
     @override
     def _keep(self, prepared: Kept) -> object:

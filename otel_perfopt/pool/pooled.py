@@ -6,6 +6,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from otel_perfopt.pool.base import BasePool
 from otel_perfopt.pool.lookup import get_pool
+from otel_perfopt.pool.resource import short
 from otel_perfopt.pool.tasks import AsyncResourcePool
 from otel_perfopt.pool.threads import ResourcePool
 from otel_perfopt.telemetry.wrapping import BoundWrapper, Wrapper, label_of, plain_function
@@ -42,6 +43,12 @@ class _Pooled(Wrapper):
         return _without(signature, 1 if next(iter(signature.parameters), "") in ("self", "cls") else 0)
 
 
+def _is_method(function: Any) -> bool:
+    """Whether the first argument is an instance or a class, going by its name."""
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_varnames[:1] in (("self",), ("cls",))
+
+
 def _without(signature: inspect.Signature, position: int) -> inspect.Signature:
     parameters = list(signature.parameters.values())
     del parameters[position : position + 1]
@@ -66,13 +73,18 @@ class Pooled(Generic[R]):
         if isinstance(self._pool, BasePool):
             _check_kind(self._pool, label, is_async=is_async)
 
-        async def wrapper_async(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-            async with self._resolved(label, is_async=True).lease() as resource:
-                return await wrapped(resource, *args, **kwargs)
+        is_method = _is_method(plain)
 
-        def wrapper(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+        # A class method of Python 3.13 and later calls the function without binding it, with its class as the first argument.
+        async def wrapper_async(wrapped: Any, owner: Any, args: Any, kwargs: Any) -> Any:
+            first = 1 if owner is None and is_method else 0
+            async with self._resolved(label, is_async=True).lease() as resource:
+                return _used(await wrapped(*args[:first], resource, *args[first:], **kwargs), label)
+
+        def wrapper(wrapped: Any, owner: Any, args: Any, kwargs: Any) -> Any:
+            first = 1 if owner is None and is_method else 0
             with self._resolved(label, is_async=False).lease() as resource:
-                return wrapped(resource, *args, **kwargs)
+                return _used(wrapped(*args[:first], resource, *args[first:], **kwargs), label)
 
         return cast("Callable[..., Any]", _Pooled(function, wrapper_async if is_async else wrapper))
 
@@ -113,6 +125,15 @@ def pooled(pool: Any) -> Any:
     if not isinstance(pool, str | BasePool):
         raise TypeError(f"@pooled takes a pool or its name, not {pool!r}; write @pooled(pool)")
     return Pooled(pool)
+
+
+def _used(result: Any, label: str) -> Any:
+    """Return what a function returned, unless it has only begun to use the resource, which goes back now."""
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(f"@pooled cannot serve {label}(): it returned {short(result)}, which would use the resource later")
+    return result
 
 
 def _check_kind(pool: BasePool[Any], label: str, *, is_async: bool) -> None:

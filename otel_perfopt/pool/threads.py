@@ -115,7 +115,7 @@ class ResourcePool(BasePool[R]):
                 raise TypeError(f"{option}={function!r} is a coroutine function; use AsyncResourcePool")
         options = Options.checked(locals())
         super().__init__(name, factory, options, clock, _place or calling_place(1))
-        self._hire()
+        self._workers = self._new_workers()
 
     def lease(self, *, timeout: Duration | Unset | None = UNSET) -> Lease[R]:
         """Return a context manager that acquires a resource and returns it, whatever happens in between.
@@ -218,22 +218,22 @@ class ResourcePool(BasePool[R]):
         def run() -> None:
             Context().run(_drive, self._steps(job))
 
+        lifecycle.get_ready()
         try:
-            (self._disposal if job.kind == "dispose" else self._workers).submit(run)
+            self._workers.submit(run)
         except NoThread:  # the interpreter is shutting down, or the system has no thread left
             run()
 
     def _after(self, delay: float, act: Callable[[Self], object]) -> None:
         clocks.after(self._clock, delay, partial(act_on, weakref.ref(self), act))
 
-    def _hire(self) -> None:
-        self._workers = Workers(f"otel-perfopt-{self.name}", maxsize)  # each resource has one job at most
-        # What hangs here has left the pool already, and there may be any number of it.
-        self._disposal = Workers(f"otel-perfopt-{self.name}-disposal", self.max_size)
+    def _new_workers(self) -> Workers:
+        # Each resource has at most one job. What hangs while it is disposed of has left the pool, and must be in nobody's way.
+        return Workers(f"otel-perfopt-{self.name}", maxsize)
 
     def _reset_after_fork(self) -> None:
         super()._reset_after_fork()
-        self._hire()
+        self._workers = self._new_workers()
 
 
 def _drive(steps: Steps) -> None:

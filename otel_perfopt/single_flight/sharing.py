@@ -23,7 +23,7 @@ from otel_perfopt.single_flight.job import Job
 from otel_perfopt.single_flight.load import Load, Request, current_load, is_coroutine_function, waiters
 from otel_perfopt.single_flight.waiting import Waits, wait_in_loop, wait_in_thread
 
-__all__ = ("SingleFlight", "call_async", "finished")
+__all__ = ("SingleFlight", "Unawaited", "call_async", "finished")
 
 R = TypeVar("R", bound=Request)
 L = TypeVar("L", bound=Load)
@@ -276,6 +276,10 @@ class SingleFlight(ABC, Generic[R, L]):
         )
 
 
+class Unawaited(TypeError):
+    """A loader returned an awaitable to a caller who cannot await it; that caller is wrong, and not the loader."""
+
+
 def finished(value: Any, *, owner: str, instead: str) -> Any:
     """Return what a loader returned to a synchronous caller, who cannot wait for an awaitable.
 
@@ -285,12 +289,12 @@ def finished(value: Any, *, owner: str, instead: str) -> Any:
         instead: what to call instead if that is an awaitable.
 
     Raises:
-        TypeError: it is one.
+        Unawaited: it is one.
     """
     if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
             value.close()
-        raise TypeError(f"{owner}: the loader returned an awaitable to a synchronous call; use '{instead}'")
+        raise Unawaited(f"{owner}: the loader returned an awaitable to a synchronous call; use '{instead}'")
     return value
 
 

@@ -67,6 +67,7 @@ class StateStore:
         self, path: str | os.PathLike[str] = PATH, *, timeout: Duration = 5.0, clock: Callable[[], float] = time.time
     ) -> None:
         self.path = Path(path).absolute()
+        self._is_default = path == PATH
         self._clock = clock
         try:
             self._timeout = to_seconds(timeout, option="timeout", allow_zero=True)
@@ -149,6 +150,8 @@ class StateStore:
             # other connections of this process have on the file, so there must not be any.
             if not self.path.exists():
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if self._is_default:  # in somebody's working tree
+                    self.path.with_name(".gitignore").write_text("*\n", encoding="utf-8")
                 with suppress(FileExistsError):
                     os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             connection = sqlite3.connect(self.path, timeout=self._timeout, isolation_level=None)

@@ -22,7 +22,7 @@ from otel_perfopt.telemetry import background, instruments, names, outages
 from otel_perfopt.telemetry.aggregate import flush_aggregated
 from otel_perfopt.telemetry.derived import flush_derived
 
-__all__ = ("LIMIT", "before_exit", "finish", "flush", "hand_over_regularly", "own")
+__all__ = ("LIMIT", "before_exit", "finish", "flush", "get_ready", "hand_over_regularly", "own")
 
 LIMIT = 5.0
 """Seconds that the end of a process may take."""
@@ -101,6 +101,12 @@ class _Owned(NamedTuple):
     provider: Any
     resume: Job
     give_up: Job
+
+
+def get_ready() -> None:
+    """Start now what cannot be started at exit, on the Pythons that start no thread then; whoever may hang at exit calls this."""
+    if not _CAN_START_LATE:
+        _helpers.start()
 
 
 def own(provider: Any, *, resume: Job, give_up: Job) -> None:

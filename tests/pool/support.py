@@ -361,12 +361,12 @@ class ThreadWorld(World):
 
     def settle(self) -> None:
         """Wait until the workers have nothing to do but to wait in a step, or for something else that takes long."""
-        end = time.monotonic() + 0.05
+        end = time.monotonic() + 0.5
         while self._busy() > 0 and time.monotonic() < end:
             time.sleep(0.0005)
 
     def _busy(self) -> int:
-        unfinished: int = sum(workers._unfinished for pool in self.pools for workers in (pool._workers, pool._disposal))
+        unfinished: int = sum(pool._workers._unfinished for pool in self.pools)
         return unfinished - sum(step.held for step in self.steps)
 
     def start(self, function: Callable[..., Any], *args: Any, **options: Any) -> "Future[Any]":

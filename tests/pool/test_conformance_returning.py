@@ -137,7 +137,7 @@ def test_22_evictor_is_faster_than_the_borrower(world: World, monkeypatch: pytes
 
     def get_late() -> Any:
         monkeypatch.setattr(core, "_get", get)
-        pool.clock_is_late = world.clock._now = 2000.0
+        world.clock._now = 2000.0
         pool._sweep()
         return get()
 

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import linecache
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -56,6 +57,16 @@ def interrupted_at(line: int, function: Callable[[], Any]) -> str:
     return where
 
 
+@contextmanager
+def frozen() -> Iterator[None]:
+    """Let collections look at what is new only, because there are many of them."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def check(world: World, pool: Any) -> None:
     """What was lost is found after a while, and then everything can be used; `finish` looks at the resources themselves."""
     gc.collect()
@@ -70,7 +81,7 @@ def check(world: World, pool: Any) -> None:
 def everywhere(make: Callable[[], World], prepare: Callable[[World], Any], step: Callable[[World, Any], Any]) -> None:
     """Interrupt a step at each of its lines in turn."""
     line, where = 0, "somewhere"
-    with no_collection():  # or a finalizer of other tests' garbage would be interrupted
+    with no_collection(), frozen():  # or a finalizer of other tests' garbage would be interrupted
         while where:
             line += 1
             world = make()

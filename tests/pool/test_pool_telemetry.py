@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from otel_perfopt.errors import PoolFull, PoolTimeout
 from otel_perfopt.telemetry import names, spans
 from otel_perfopt.telemetry.events import Event, subscribe
-from tests.pool.support import PATIENCE, World, raising
+from tests.pool.support import PATIENCE, TaskWorld, World, raising
 from tests.telemetry.conftest import Service, exporter, record_spans, service
 
 __all__ = ("exporter", "record_spans", "service")  # fixtures
@@ -24,7 +24,6 @@ DB_METRICS = ("COUNT", "CREATE_TIME", "IDLE_MAX", "IDLE_MIN", "MAX", "PENDING_RE
 
 def eventful_life(world: World, pool: Any) -> None:
     """One success without and one with a wait, a timeout, a refusal, a leak, a failed creation; three were destroyed."""
-    pool._options.__class__  # noqa: B018 - the options are those of `service_with_a_pool`
     holder = world.served(world.lease(pool))  # was created for it
     world.clock.advance(2)
     waiter = world.line(pool, 1)[0]
@@ -147,7 +146,6 @@ def test_database_metrics_are_those_of_the_conventions() -> None:
 def test_spans(world: World, exporter: InMemorySpanExporter, name: str) -> None:
     """Who waited for a creation has a span with a link to that of the creation, which is a root; who did not has none."""
     pool = world.pool(name=name)
-    context = contextvars.copy_context()
     with spans.tracer().start_as_current_span("request") as request:
         inside = contextvars.copy_context()
     caller = inside.run(world.lease, pool)
@@ -162,9 +160,9 @@ def test_spans(world: World, exporter: InMemorySpanExporter, name: str) -> None:
     assert dict(acquire.attributes or {}) == dict(create.attributes or {}) == {names.POOL_NAME: name}
     assert (acquire.kind, create.kind) == (SpanKind.INTERNAL, SpanKind.INTERNAL)
     assert (acquire.status.status_code, acquire.events) == (StatusCode.UNSET, ())
-    if isinstance(world.kind, type) and acquire.parent is not None:  # tasks take their caller's context with them
+    if isinstance(world, TaskWorld):  # whose callers take the context with them
+        assert acquire.parent is not None
         assert acquire.parent.span_id == request.get_span_context().span_id
-    context.run(lambda: None)
 
 
 def test_span_of_a_wait(world: World, exporter: InMemorySpanExporter, name: str) -> None:

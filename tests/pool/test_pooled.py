@@ -119,7 +119,7 @@ def test_errors_get_through(error: BaseException) -> None:
 def test_recursion_is_told_at_the_deadline() -> None:
     """A function that calls itself needs a resource for each level."""
     pool = ResourcePool("recursive", Thing, max_size=2, acquire_timeout=0.001, min_size=2)
-    pool.open()
+    pool.open(timeout=10)
 
     @pooled(pool)
     def recurse(thing: Thing, depth: int) -> int:
@@ -215,3 +215,16 @@ def test_names_that_are_used_twice(name: str) -> None:
         other: AsyncResourcePool[Thing] = AsyncResourcePool(name, Thing)
     assert caught[0].filename == __file__
     assert get_pool(name, AsyncResourcePool) is other
+
+
+def test_bug_what_would_use_the_resource_later_is_refused(name: str) -> None:
+    """A coroutine or a generator that a plain function returns would run when the resource is back in the pool."""
+
+    async def later(thing: Thing) -> None: ...
+
+    pool = ResourcePool(name, Thing)
+    for function in (later, lambda thing: (number for number in range(3))):
+        with pytest.raises(TypeError, match="which would use the resource later"):
+            pooled(pool)(lambda thing, function=function: function(thing))()
+    assert pool.stats().in_use == 0
+    assert pool.close()
