@@ -196,7 +196,8 @@ class BaseProcessor(Generic[T, R]):
 
     def _flush_of(self, batch: Batch[Any]) -> Flush:
         """Count a batch that begins, and return what its call needs."""
-        self._counts.flushed(batch.reason)
+        with self._lock:  # several batches may begin at once, in threads of their own
+            self._counts.flushed(batch.reason)
         if self._meter is None:
             self._meter = BatchMeter(self.name)
         entries = batch.entries

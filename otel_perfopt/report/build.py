@@ -153,7 +153,7 @@ def _pool(name: str, points: _Points) -> PoolRow:
     uses, _ = points.durations(kind.use_time, name)
     creations, _ = points.durations(kind.create_time, name)
     _, failures = points.durations(names.POOL_CREATE_TIME, name)
-    available = max_size * points.seconds(kind.use_time, name)
+    elapsed = points.seconds(kind.use_time, name)
     return PoolRow(
         name=name,
         total_created=created,
@@ -161,7 +161,7 @@ def _pool(name: str, points: _Points) -> PoolRow:
         in_use=in_use,
         waiting=points.number(kind.pending, name) or 0,
         utilization=in_use / max_size if max_size else 0.0,
-        mean_utilization=uses.total / available if available else 0.0,
+        mean_in_use=uses.total / elapsed if elapsed else 0.0,
         min_size=points.number(kind.idle_min, name) or 0,
         max_size=max_size,
         acquires=points.number(names.POOL_ACQUIRES, name) or 0,

@@ -14,11 +14,11 @@ import pygal
 from pygal.style import Style
 from rich.cells import cell_len, chop_cells
 
-from otel_perfopt.report.html_words import duration, percent
+from otel_perfopt.report.html_words import duration
 from otel_perfopt.report.model import LatencySummary
 from otel_perfopt.report.words import number
 
-__all__ = ("bars", "distribution", "percentiles", "shares", "stacked")
+__all__ = ("bars", "distribution", "percentiles", "stacked")
 
 # pygal adds a finder for plug-ins of maps that has no find_spec, so that whoever asks all finders fails (pygal 3.1).
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "pygal"]
@@ -55,27 +55,6 @@ def bars(label: str, values: Mapping[str, float], *, show: Callable[[float], str
     chart.show_x_labels = limit is not None  # pygal means the horizontal axis, that of the values
     chart.add("", _reverse({"value": value, "label": f"{name}: {show(value)}"} for name, value in values.items()))
     return _svg(chart, label, values)
-
-
-def shares(label: str, values: Mapping[str, Mapping[str, float]], series: Sequence[str]) -> str:
-    """Return a bar for each of several shares of each name, the first on top; what is more than the whole fills its bar.
-
-    Args:
-        label: what the chart shows, for those who do not see it.
-        values: the shares, by name.
-        series: the shares in their order.
-    """
-    chart = _rows(pygal.HorizontalBar, values, margin_right=52, range=(0, 1), print_values=True, print_values_position="top")
-    chart.height = (ROW + 8) * len(values) + 26
-    chart.y_labels = [{"value": share, "label": f"{share:.0%}"} for share in (0, 0.5, 1)]
-    for part in series:
-        chart.add(part, _reverse(_share(name, parts[part], part) for name, parts in values.items()))
-    return _svg(chart, label, values)
-
-
-def _share(name: str, share: float, part: str) -> dict[str, Any]:
-    text = percent(share)
-    return {"value": min(1.0, share), "label": f"{name}: {text} {part}", "formatter": lambda _: text}
 
 
 def stacked(label: str, values: Mapping[str, Mapping[str, int]], series: Sequence[str]) -> str:

@@ -168,12 +168,12 @@ def _cache(before: CacheRow, after: CacheRow) -> Iterator[Figure]:
 def _pool(before: PoolRow, after: PoolRow) -> Iterator[Figure]:
     timeouts = (before.timeouts, after.timeouts)
     requests = (before.acquires + before.timeouts + before.rejected, after.acquires + after.timeouts + after.rejected)
-    shares = [row.mean_utilization if row.max_size else None for row in (before, after)]
+    means = [round(row.mean_in_use, 3) if row.uses.count else None for row in (before, after)]
     yield Figure("acquires", "count", before.acquires, after.acquires, "")
     yield _time("wait p95", (before.waits.p95, after.waits.p95), (before.waits.count, after.waits.count))
     yield _time("use p95", (before.uses.p95, after.uses.p95), (before.uses.count, after.uses.count))
     yield _rate("timeouts", timeouts, requests, sign=-1)
-    yield Figure("mean use", "rate", shares[0], shares[1], "")
+    yield Figure("mean use", "count", means[0], means[1], "")
 
 
 def _batch(before: BatchRow, after: BatchRow) -> Iterator[Figure]:

@@ -18,7 +18,7 @@ from otel_perfopt.report.html_parts import (
     section,
     top,
 )
-from otel_perfopt.report.html_words import duration, percent
+from otel_perfopt.report.html_words import duration
 from otel_perfopt.report.model import PoolRow
 from otel_perfopt.report.words import counts_of, many
 
@@ -32,7 +32,7 @@ def pools(rows: Mapping[str, PoolRow]) -> dict[str, Any]:
     columns = (
         Column("in use", lambda row: row.in_use if row.max_size else None),
         Column("at most", lambda row: row.max_size or None),
-        Column("mean use", lambda row: row.mean_utilization if row.max_size else None, percent),
+        Column("mean use", lambda row: row.mean_in_use if row.uses.count else None, _mean),
         Column("acquires", lambda row: row.acquires),
         Column("waited", lambda row: row.waited),
         *percentile_columns("wait", lambda row: row.waits),
@@ -71,10 +71,9 @@ def notes(rows: Mapping[str, PoolRow]) -> Iterator[Note]:
 
 
 def _charts(rows: Mapping[str, PoolRow]) -> Iterator[dict[str, Any]]:
-    shares = {name: {"now": row.utilization, "on average": row.mean_utilization} for name, row in rows.items() if row.max_size}
-    if shares:
-        keys = ["now", "on average"]
-        yield chart("In use", charts.shares("Share of each pool that is in use", top(shares), keys), keys, "shares")
+    means = {name: row.mean_in_use for name, row in rows.items() if row.uses.count}
+    if means:
+        yield chart("In use on average", charts.bars("Resources of each pool in use on average", top(means), show=_mean))
     acquires = {
         name: {"at once": max(0, row.acquires - row.waited), "waited": row.waited}
         for name, row in rows.items()
@@ -88,6 +87,10 @@ def _charts(rows: Mapping[str, PoolRow]) -> Iterator[dict[str, Any]]:
     if destroyed:
         drawn = charts.stacked("Resources destroyed in each pool, by reason", top(destroyed), reasons)
         yield chart("Destroyed, by reason", drawn, reasons)
+
+
+def _mean(count: float) -> str:
+    return f"{count:.2g}"
 
 
 def _waits(row: PoolRow) -> Card:

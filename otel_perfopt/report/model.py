@@ -127,7 +127,7 @@ class PoolRow:
         in_use: resources that somebody holds now, and those that are being validated or reset.
         waiting: callers that wait now.
         utilization: resources in use now per `max_size`.
-        mean_utilization: the same on average since the process began, without the leases that have not ended yet.
+        mean_in_use: how many were in use on average since the process began, without the leases that have not ended yet.
         min_size: resources that are kept even if nobody uses them.
         max_size: the most resources; 0 if nobody knows, as with a pool that is gone.
         acquires: callers that got a resource.
@@ -148,7 +148,7 @@ class PoolRow:
     in_use: int
     waiting: int
     utilization: float
-    mean_utilization: float
+    mean_in_use: float
     min_size: int
     max_size: int
     acquires: int

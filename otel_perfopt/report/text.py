@@ -153,7 +153,7 @@ def _pools(pools: dict[str, PoolRow], width: int) -> Table:
             "-" if pool.waited is None else number(pool.waited),
             duration(pool.waits.p95) if pool.waits.count else "-",
             f"{number(pool.in_use)}/{number(pool.max_size)}" if pool.max_size else "-",
-            f"{pool.mean_utilization:.1%}" if pool.max_size else "-",
+            f"{pool.mean_in_use:.2g}" if pool.uses.count else "-",
             duration(pool.uses.p50) if pool.uses.count else "-",
             number(pool.total_created),
         ]

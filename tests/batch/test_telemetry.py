@@ -1,6 +1,8 @@
 """What batches tell: metrics, and spans that are linked with those of the callers in both directions."""
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
@@ -16,7 +18,7 @@ from opentelemetry.trace import StatusCode
 
 from otel_perfopt.batch import AsyncBatchProcessor, BatchProcessor
 from otel_perfopt.telemetry import instruments, names, spans
-from otel_perfopt.telemetry.batches import BATCHES, observed_batch
+from otel_perfopt.telemetry.batches import BATCHES, BatchCounts, observed_batch
 from tests.batch.support import TIMEOUT, Function, double
 
 Exported = dict[str, list[ReadableSpan]]
@@ -286,6 +288,24 @@ def test_counts_outlive_the_processor(service: Callable[..., Any], name: str) ->
             processor.add(1)
         del processor
     assert collected.collect().values(names.BATCH_ITEMS, name) == {"": 2}
+
+
+def test_batches_that_begin_at_once_all_count(service: Callable[..., Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of one processor begin batches at the same time; the counting waits between its reading and its writing."""
+    collected = service()
+    turn = threading.Barrier(4)
+
+    def count(counts: Any, reason: str) -> None:
+        before = getattr(counts, f"flushes_{reason}")
+        with contextlib.suppress(threading.BrokenBarrierError):
+            turn.wait(0.05)  # all four would read before the first writes
+        setattr(counts, f"flushes_{reason}", before + 1)
+
+    monkeypatch.setattr(BatchCounts, "flushed", count)
+    with BatchProcessor(name, double, batch_size=1, max_concurrent=4) as processor:
+        for number in range(4):
+            processor.add(number)
+    assert collected.collect().values(names.BATCH_FLUSHES, name)["size"] == 4
 
 
 def test_error_types_are_limited() -> None:

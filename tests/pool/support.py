@@ -361,6 +361,7 @@ class ThreadWorld(World):
 
     def settle(self) -> None:
         """Wait until the workers have nothing to do but to wait in a step, or for something else that takes long."""
+        time.sleep(0.001)  # callers that stand between two steps of the pool get on before ten seconds seem to have passed
         end = time.monotonic() + 0.5
         while self._busy() > 0 and time.monotonic() < end:
             time.sleep(0.0005)

@@ -110,7 +110,7 @@ def pool(name: str, *, acquires: int = 100, waited: int = 20, wait: float = 0.00
         "in_use": 3,
         "waiting": 0,
         "utilization": 0.3,
-        "mean_utilization": 0.25,
+        "mean_in_use": 2.5,
         "min_size": 1,
         "max_size": 10,
         "acquires": acquires,
@@ -213,7 +213,7 @@ def typical() -> PerformanceReport:
                 available=0,
                 in_use=0,
                 utilization=0.0,
-                mean_utilization=0.0,
+                mean_in_use=0.0,
             ),
             observed("legacy"),
         ],
@@ -231,7 +231,7 @@ def typical() -> PerformanceReport:
 def observed(name: str) -> PoolRow:
     """Return the row of a pool that is not this library's: of it only acquires and waits are known."""
     counts = replace(pool(name, waited=100), waited=None, total_created=0, available=0, in_use=0, min_size=0, max_size=0)
-    return replace(counts, utilization=0.0, mean_utilization=0.0, uses=latency(()), creations=latency(()))
+    return replace(counts, utilization=0.0, mean_in_use=0.0, uses=latency(()), creations=latency(()))
 
 
 def many(count: int = 100) -> PerformanceReport:

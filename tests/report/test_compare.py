@@ -88,14 +88,14 @@ def figures(before: PerformanceReport, after: PerformanceReport) -> dict[str, tu
 def test_pools() -> None:
     """Longer waits and uses are worse, and so are more timeouts per request; how busy a pool is, is neither good nor bad."""
     before = pool("a", acquires=980, waited=180, timeouts=15, rejected=5, waits=latency([0.0] * 800 + [0.001] * 180))
-    after = pool("a", acquires=880, waited=80, timeouts=120, waits=latency([0.0] * 800 + [0.002] * 80), mean_utilization=0.75)
+    after = pool("a", acquires=880, waited=80, timeouts=120, waits=latency([0.0] * 800 + [0.002] * 80), mean_in_use=7.5)
     before, after = replace(before, uses=latency([0.01] * 980)), replace(after, uses=latency([0.02] * 880))
     assert figures(report(pools=[before]), report(pools=[after])) == {
         "acquires": ("-10%", ""),
         "wait p95": ("+100%", "worse"),
         "use p95": ("+100%", "worse"),
         "timeouts": ("+10.5 pt", "worse"),
-        "mean use": ("+50.0 pt", ""),
+        "mean use": ("+200%", ""),
     }
     calm = replace(after, waits=latency([0.0] * 880), uses=before.uses, timeouts=0)
     told = figures(report(pools=[before]), report(pools=[calm]))
@@ -138,7 +138,7 @@ def test_the_text_of_pools_and_batches() -> None:
     """Means have three digits, and every name of a figure fits its column."""
     before = report(pools=[pool("a")], batches=[batch("b", items=25, batches=3)], lazy_loads=[lazy("c", 0.1)])
     lines = render(compare(before, before), width=80, color=False, everything=True).splitlines()
-    assert "  mean use         25.0%       25.0%     +0.0 pt" in lines
+    assert "  mean use          2.50        2.50       +0.0%" in lines
     assert "  mean size         8.33        8.33       +0.0%" in lines
     assert "lazy load c" in lines
     assert {line.find("  ", 2) for line in lines if line.startswith("  error rate")} == {12}

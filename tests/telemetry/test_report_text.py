@@ -52,7 +52,7 @@ TIMES = LatencySummary(count=207, total=1.5, max=0.273, p50=0.001, p95=0.0193, p
 def pool(name: str, **figures: Any) -> PoolRow:
     """A row of a pool."""
     known: dict[str, Any] = {
-        "total_created": 3, "available": 2, "in_use": 1, "waiting": 0, "utilization": 0.05, "mean_utilization": 0.003,
+        "total_created": 3, "available": 2, "in_use": 1, "waiting": 0, "utilization": 0.05, "mean_in_use": 0.06,
         "min_size": 1, "max_size": 20, "acquires": 207, "waited": 18, "timeouts": 0, "rejected": 0, "leaks": 0, "destroyed": {},
         "waits": TIMES, "uses": TIMES, "creations": LatencySummary(), "create_errors": {},
     }  # fmt: skip
@@ -132,8 +132,8 @@ def test_pools_batches_and_lazy_loads_in_eighty_columns() -> None:
         "",
         "pool               acquires  waited  wait p95  in use  mean use  use p50",
         "────────────────────────────────────────────────────────────────────────",
-        "git_worktrees           207      18   19.3 ms    1/20      0.3%  1.00 ms",
-        "process_executors       207      18   19.3 ms    1/20      0.3%  1.00 ms",
+        "git_worktrees           207      18   19.3 ms    1/20      0.06  1.00 ms",
+        "process_executors       207      18   19.3 ms    1/20      0.06  1.00 ms",
         "legacy                  207       -   19.3 ms       -         -        -",
         "",
         "git_worktrees: 1 caller timed out",
