@@ -4,13 +4,14 @@ import multiprocessing
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 
-from benchmarks import batch, cache, events, export, hit_ratio, imports, lazy, measure, pool, report, techniques
+from benchmarks import batch, cache, events, export, hit_ratio, imports, lazy, measure, pool, report, techniques, tiers
 from benchmarks.harness import Benchmark, Round, Turn, run_round
 
 __all__ = ("BENCHMARKS", "GROUPS", "choose", "run_isolated")
 
 GROUPS: dict[str, tuple[Benchmark, ...]] = {
     "cache": cache.BENCHMARKS,
+    "tier": tiers.BENCHMARKS,
     "batch": batch.BENCHMARKS,
     "pool": pool.BENCHMARKS,
     "lazy": lazy.BENCHMARKS,

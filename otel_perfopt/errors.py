@@ -8,6 +8,9 @@
     |   +-- LoadTimeout             LOAD_TIMEOUT        (also TimeoutError)
     |   +-- LoadCancelled           LOAD_CANCELLED
     |   +-- ReentrantLoad           REENTRANT_LOAD      (also RuntimeError)
+    +-- TierError                   TIER_ERROR
+    +-- Unencodable                 UNENCODABLE         (also TypeError)
+    +-- Undecodable                 UNDECODABLE         (also ValueError)
     +-- PoolError                   POOL_ERROR
     |   +-- PoolTimeout             POOL_TIMEOUT        (also TimeoutError)
     |   +-- PoolFull                POOL_FULL
@@ -21,7 +24,7 @@ Errors of user code (a loader that raises, say) are let through as they are.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 __all__ = (
     "BatchClosed",
@@ -39,6 +42,9 @@ __all__ = (
     "PoolTimeout",
     "QueueFull",
     "ReentrantLoad",
+    "TierError",
+    "Undecodable",
+    "Unencodable",
     "UnknownName",
     "create_error",
     "error_codes",
@@ -112,6 +118,44 @@ class ReentrantLoad(LoadError, RuntimeError):
     """Waiting for this load would never end: the load itself, or the event loop that runs it, waits for the caller."""
 
     default_code = "REENTRANT_LOAD"
+
+
+class TierError(PerfOptError):
+    """A tier behind the memory of a cache cannot be used: its file or its server fails. A cache counts it and goes on without."""
+
+    default_code = "TIER_ERROR"
+
+
+DecodeReason = Literal["format", "damaged", "signature", "version", "type"]
+
+
+class Unencodable(PerfOptError, TypeError):
+    """A value would not come back equal and of the same type, or a key has no bytes of its own; the message names the part."""
+
+    default_code = "UNENCODABLE"
+
+
+class Undecodable(PerfOptError, ValueError):
+    """Bytes that this codec did not make, or not with the same options; for a cache they are a miss.
+
+    Args:
+        message: what is the matter.
+        reason: the same in one word.
+        context: facts for a program to read.
+        code: overrides the code of the class.
+
+    Attributes:
+        reason: ``"format"`` (a layout that this version cannot read), ``"damaged"``, ``"signature"`` (wrong, or nobody can check
+            it), ``"version"`` or ``"type"`` (another `version=` or `value_type=`).
+    """
+
+    default_code = "UNDECODABLE"
+
+    def __init__(
+        self, message: str, *, reason: DecodeReason = "damaged", context: Mapping[str, Any] | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, context=context, code=code)
+        self.reason: DecodeReason = reason
 
 
 class PoolError(PerfOptError):

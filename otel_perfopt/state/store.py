@@ -1,19 +1,17 @@
 """The store of states: a table in one SQLite file, in which a batch of changes is one transaction."""
 
-import itertools
 import json
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from otel_perfopt import sqlite_files
 from otel_perfopt.durations import Duration, to_seconds
 from otel_perfopt.errors import ConfigurationError, PerfOptError
-from otel_perfopt.telemetry import instruments
 from otel_perfopt.telemetry.logs import get_logger
 
 __all__ = ("UNWRITABLE", "State", "StateStore", "dumps")
@@ -27,16 +25,14 @@ PATH = ".worktrees/.state/state.db"
 UNWRITABLE = (TypeError, ValueError, RecursionError, sqlite3.DataError)
 """What is raised for a value that JSON or SQLite cannot hold."""
 
-_APPLICATION_ID = 0x6F747066  # "otpf", in the header of the file
-_VERSION = 1
+_FORMAT = sqlite_files.Format("state store", application_id=0x6F747066, version=1)  # "otpf"
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS task_state (task_id TEXT PRIMARY KEY, state TEXT NOT NULL, updated_at REAL NOT NULL);
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_VERSION};
+PRAGMA application_id = {_FORMAT.application_id};
+PRAGMA user_version = {_FORMAT.version};
 COMMIT;
 """
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class StateStore:
@@ -134,58 +130,32 @@ class StateStore:
                 self._prepare(connection)
                 return step(connection)
         except (OSError, sqlite3.Error) as error:
-            if is_retry or not _is_damage(error):
+            if is_retry or not sqlite_files.is_damage(error):
                 raise PerfOptError(
                     f"the state store {str(self.path)!r} cannot be used: {error}",
                     code="STATE_STORE",
                     context={"path": str(self.path)},
                 ) from error
-        self._set_aside(inode)
+        aside = sqlite_files.set_aside(self.path, inode)
+        if aside is not None:
+            get_logger().warning("a damaged state store was set aside", path=str(aside))
         return self._carefully(step, is_retry=True)
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        with _lock:
-            # SQLite would let the umask decide who may read it. And the lock: closing this descriptor takes away the locks that
-            # other connections of this process have on the file, so there must not be any.
-            if not self.path.exists():
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if self._is_default:  # in somebody's working tree
-                    self.path.with_name(".gitignore").write_text("*\n", encoding="utf-8")
-                with suppress(FileExistsError):
-                    os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            connection = sqlite3.connect(self.path, timeout=self._timeout, isolation_level=None)
+        connection = sqlite_files.connect(
+            self.path, timeout=self._timeout, gitignore=self._is_default, factory=sqlite3.Connection
+        )
         with closing(connection), connection:
             yield connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make a new file ours, and refuse one that belongs to somebody else."""
-        connection.execute("BEGIN")  # so that all three are of one moment: another process may be making the table
-        owner, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-        is_new = not owner and not version and not connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-        connection.execute("COMMIT")
-        if owner != _APPLICATION_ID and not is_new:
-            raise ConfigurationError(f"path={str(self.path)!r} is a database of something else; give the state store its own")
-        if version > _VERSION:
-            raise ConfigurationError(
-                f"path={str(self.path)!r} was written by a newer version of this library: its schema is {version}, known is "
-                f"{_VERSION}. Update the library, or use another file"
-            )
+        is_new = _FORMAT.check(connection, self.path)
         with suppress(sqlite3.OperationalError):  # another connection is about to do the same, or reads
             connection.execute("PRAGMA journal_mode = WAL")
         if is_new:
             connection.executescript(_SCHEMA)
-
-    def _set_aside(self, inode: int | None) -> None:
-        """Rename a damaged file and what belongs to it, unless somebody else has done so meanwhile."""
-        with _lock, suppress(FileNotFoundError):
-            if os.stat(self.path).st_ino != inode:
-                return
-            number = next(n for n in itertools.count(1) if not Path(f"{self.path}.damaged-{n}").exists())
-            for suffix in ("-wal", "-shm", ""):
-                with suppress(FileNotFoundError):
-                    os.rename(f"{self.path}{suffix}", f"{self.path}.damaged-{number}{suffix}")
-        get_logger().warning("a damaged state store was set aside", path=f"{self.path}.damaged-{number}")
 
 
 def _read(connection: sqlite3.Connection, task_id: str) -> dict[str, Any] | None:
@@ -204,16 +174,3 @@ def dumps(value: Mapping[str, Any]) -> str:
         raise TypeError(f"a state is a mapping, not {value!r}")
     # Not msgspec, which would write a NaN as null and a set as a list.
     return json.dumps(dict(value), allow_nan=False)
-
-
-def _is_damage(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED  # the lowest byte; the others say more about it
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.RLock()
-
-
-_lock = threading.RLock()
-instruments.on_fork(_after_fork)

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from otel_perfopt import sqlite_files
 from otel_perfopt.errors import ConfigurationError, PerfOptError
 from otel_perfopt.state import StateStore
 from otel_perfopt.testing import ManualClock
@@ -268,7 +269,7 @@ def test_a_damaged_file_that_somebody_else_has_replaced_is_left_alone(path: Path
     """The new one is not the one in which the damage was."""
     store = StateStore(path)
     store.write({"a": {"n": 1}})
-    store._set_aside(inode=path.stat().st_ino + 1)
+    assert sqlite_files.set_aside(path, path.stat().st_ino + 1) is None
     assert store.get("a") == {"n": 1}
 
 
