@@ -1,4 +1,4 @@
-"""Help for the tests of those who use this library."""
+"""A clock for tests: it stands still until it is told to go on."""
 
 import heapq
 import itertools
