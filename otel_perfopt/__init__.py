@@ -3,7 +3,7 @@
 import typing as _typing
 
 from otel_perfopt import presets as _presets  # noqa: F401 - declares the named caches, pools and batch processor
-from otel_perfopt.cache import Cache, CachedFunction, CachedMethod, CacheStats, cached, get_cache
+from otel_perfopt.cache import Cache, CachedFunction, CachedMethod, CacheStats, cached, entry_options, get_cache
 from otel_perfopt.errors import (
     BatchClosed,
     BatchError,
@@ -20,6 +20,9 @@ from otel_perfopt.errors import (
     PoolTimeout,
     QueueFull,
     ReentrantLoad,
+    TierError,
+    Undecodable,
+    Unencodable,
     UnknownName,
     create_error,
 )
@@ -77,6 +80,9 @@ __all__ = (
     "ReentrantLoad",
     "ResourcePool",
     "Subscription",
+    "TierError",
+    "Undecodable",
+    "Unencodable",
     "UnknownName",
     "batched",
     "cached",
@@ -85,6 +91,7 @@ __all__ = (
     "create_lazy_loader",
     "emit",
     "emit_aggregated",
+    "entry_options",
     "get_batch_processor",
     "get_cache",
     "get_performance_report",

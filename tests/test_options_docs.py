@@ -22,6 +22,7 @@ from otel_perfopt import (
     measure_performance,
     record_performance_metric,
 )
+from otel_perfopt.testing import Faults
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEAD = "| option | default | meaning |"
@@ -32,6 +33,7 @@ TABLES: dict[tuple[str, str], Callable[..., Any]] = {
     ("batching.md", "Processors"): BatchProcessor,
     ("measuring.md", "Options"): measure_performance,
     ("measuring.md", "Measured elsewhere"): record_performance_metric,
+    ("testing.md", "Faults"): Faults,
 }
 
 Options = list[tuple[str, Any]]
@@ -51,7 +53,8 @@ def tables(page: Path) -> Iterator[tuple[tuple[str, str], Options]]:
         elif rows is not None and not line.startswith("|---"):
             names, default = line.split("|")[1:3]
             rows += [
-                (name, eval(default.strip(" `"), {"__builtins__": {}, "time": time})) for name in re.findall(r"`(\w+)`", names)
+                (name, eval(default.strip(" `"), {"__builtins__": {"OSError": OSError}, "time": time}))
+                for name in re.findall(r"`(\w+)`", names)
             ]
 
 

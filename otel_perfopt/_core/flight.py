@@ -10,14 +10,20 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-__all__ = ("Aborted", "Failed", "Flight", "Flights", "Loaded", "Node", "Outcome")
+__all__ = ("ABSENT", "Aborted", "Failed", "Flight", "Flights", "Loaded", "Node", "Outcome")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The load returned a value."""
+    """There is a value.
+
+    Attributes:
+        value: the value.
+        source: where it comes from; None for the loader itself.
+    """
 
     value: Any
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,14 @@ class Aborted:
 
     error: BaseException | None = None
 
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Any = _Absent()
+"""The value of a load that has found nothing: whoever can load it otherwise tries again."""
 
 Outcome = Loaded | Failed | Aborted
 
@@ -66,16 +80,18 @@ class Flight(Node):
     Attributes:
         key: what is loaded.
         parties: how many callers want the outcome.
+        goes_on: whether it is wanted even if nobody waits for it.
         grounded: whether an invalidation forbids to store the value.
         outcome: None while it is in progress.
     """
 
-    __slots__ = ("_wakers", "grounded", "key", "outcome", "parties")
+    __slots__ = ("_wakers", "goes_on", "grounded", "key", "outcome", "parties")
 
     def __init__(self, key: Hashable) -> None:
         super().__init__()
         self.key = key
         self.parties = 1
+        self.goes_on = False
         self.grounded = False
         self.outcome: Outcome | None = None
         self._wakers: list[Callable[[], None]] = []
@@ -88,9 +104,9 @@ class Flight(Node):
         return True
 
     def leave(self) -> bool:
-        """One party goes; True if it was the last and the load is still in progress."""
+        """One party goes; True if nobody wants the load any more, and it is still in progress."""
         self.parties -= 1
-        return self.parties == 0 and self.outcome is None
+        return self.parties == 0 and self.outcome is None and not self.goes_on
 
     def end(self, outcome: Outcome) -> None:
         """Note the outcome."""

@@ -5,6 +5,7 @@ per step, and a hit on S3-FIFO changes nothing but a small counter of the entry.
 store asks for a victim when it is over a limit.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, Protocol
@@ -20,23 +21,38 @@ class Entry:
     Attributes:
         key: the key.
         value: the value; never replaced, a new value is a new entry.
-        expires: when it stops being fresh, on the store's clock; minus infinity makes it stale at once.
+        expires: until when it is handed out without another question, on the store's clock.
+        fresh_until: until when it is fresh; later than `expires` if it should be refreshed before that.
+        kept_until: until when it is worth keeping; later than `fresh_until` if it may be served stale.
         frequency: hits since it was last moved, at most 3; for S3-FIFO.
         weight: its share of ``max_weight``, and of the policy's queues.
         group: the set of entries that become stale together, or None.
+        queue: the number of the policy's queue that it stands in, or 0.
     """
 
-    __slots__ = ("expires", "frequency", "group", "key", "queue", "serial", "value", "weight")
+    __slots__ = ("expires", "frequency", "fresh_until", "group", "kept_until", "key", "queue", "serial", "value", "weight")
 
     def __init__(self, key: Hashable, value: Any, expires: float, weight: float = 1.0, group: "set[Entry] | None" = None) -> None:
         self.key = key
         self.value = value
-        self.expires = expires
+        self.expires = self.fresh_until = self.kept_until = expires
         self.frequency = 0
         self.weight = weight
         self.group = group
-        self.queue: _Queue | None = None
+        self.queue = 0
         self.serial = 0
+
+    def is_valid(self) -> bool:
+        """Whether nothing that it depends on was invalidated."""
+        return True
+
+    def make_stale(self) -> None:
+        """Let its time be over; it may still be served stale."""
+        self.expires = self.fresh_until = -math.inf
+
+    def invalidate(self) -> None:
+        """Let nobody get it any more."""
+        self.expires = self.fresh_until = self.kept_until = -math.inf
 
 
 class Policy(Protocol):
@@ -59,25 +75,23 @@ class Policy(Protocol):
         """
         ...
 
-    def clear(self) -> None:
-        """Forget everything."""
-
     def __len__(self) -> int: ...
 
 
 class _Queue:
     """Entries in order, with their total weight."""
 
-    __slots__ = ("entries", "weight")
+    __slots__ = ("_number", "entries", "weight")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
         self.entries: OrderedDict[Entry, None] = OrderedDict()
         self.weight = 0.0
+        self._number = number
 
     def push(self, entry: Entry) -> None:
         self.entries[entry] = None
         self.weight += entry.weight
-        entry.queue = self
+        entry.queue = self._number  # not the queue itself: entry and queue would keep each other alive
 
     def pop(self) -> Entry:
         entry, _ = self.entries.popitem(last=False)
@@ -88,15 +102,10 @@ class _Queue:
         del self.entries[entry]
         self._let_go(entry)
 
-    def clear(self) -> None:
-        # One by one, or entries and queue would keep each other alive. Not by iteration: a hit may reorder meanwhile.
-        while self.entries:
-            self.pop()
-
     def _let_go(self, entry: Entry) -> None:
         # No rounding error outlives the entries.
         self.weight = self.weight - entry.weight if self.entries else 0.0
-        entry.queue = None
+        entry.queue = 0
 
 
 class S3Fifo:
@@ -112,8 +121,8 @@ class S3Fifo:
     PROMOTE_AT = 2
 
     def __init__(self) -> None:
-        self._small = _Queue()
-        self._main = _Queue()
+        self._small = _Queue(1)
+        self._main = _Queue(2)
         self._ghosts: OrderedDict[int, None] = OrderedDict()
         self._filling = True
 
@@ -133,8 +142,8 @@ class S3Fifo:
 
     def discard(self, entry: Entry) -> None:
         """Forget an entry, and leave no ghost."""
-        if entry.queue is not None:
-            entry.queue.remove(entry)
+        if entry.queue:
+            (self._small if entry.queue == 1 else self._main).remove(entry)
 
     def evict(self, *, by_weight: bool = False) -> Entry:
         """Choose the victim: the oldest newcomer without two hits, or the oldest of the main queue without any left."""
@@ -156,13 +165,6 @@ class S3Fifo:
                 entry.frequency -= 1
                 main.push(entry)
 
-    def clear(self) -> None:
-        """Forget everything, ghosts included."""
-        self._small.clear()
-        self._main.clear()
-        self._ghosts.clear()
-        self._filling = True
-
     def _remember(self, entry: Entry) -> None:
         # Hashes instead of keys: a collision only misjudges a newcomer, and keys of evicted entries are let go.
         self._ghosts[hash(entry.key)] = None
@@ -178,7 +180,7 @@ class Lru:
     """
 
     def __init__(self) -> None:
-        self._queue = _Queue()
+        self._queue = _Queue(1)
         self.move_up = self._queue.entries.move_to_end
 
     def __len__(self) -> int:
@@ -197,16 +199,12 @@ class Lru:
 
     def discard(self, entry: Entry) -> None:
         """Forget an entry."""
-        if entry.queue is not None:
-            entry.queue.remove(entry)
+        if entry.queue:
+            self._queue.remove(entry)
 
     def evict(self, *, by_weight: bool = False) -> Entry:  # noqa: ARG002 - the order is the same for both
         """Return the least recently used entry."""
         return self._queue.pop()
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._queue.clear()
 
 
 POLICIES: dict[str, type[S3Fifo] | type[Lru]] = {"s3fifo": S3Fifo, "lru": Lru}

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from otel_perfopt._core.policies import Entry, make_policy
+from otel_perfopt._core.policies import Entry, Policy, make_policy
 
 __all__ = ("Evicted", "Reason", "Store")
 
@@ -36,11 +36,12 @@ class Store:
     def __init__(self, policy: str, *, max_size: int | None, max_weight: float | None) -> None:
         self.entries: dict[Hashable, Entry] = {}
         self.policy = make_policy(policy)
+        self._policy_name = policy
         self.max_size = math.inf if max_size is None else max_size
         self.max_weight = math.inf if max_weight is None else max_weight
         self.weight = 0.0
         # Keys, not entries: an entry that has left must not be kept alive until it would have expired.
-        self._due: list[tuple[float, int, Hashable]] = []
+        self._due: list[Any] = []
         self._dropped: list[object] = []
         self._serial = 0
 
@@ -80,21 +81,15 @@ class Store:
         if self.entries.get(entry.key) is entry:
             self.discard(entry.key)
 
-    def clear(self) -> dict[Hashable, Entry]:
-        """Forget everything and return it."""
-        old = dict(self.entries)
-        self.entries.clear()  # in place: readers hold on to the dict
-        self.policy.clear()
-        for entry in old.values():
-            if entry.group is not None:
-                entry.group.discard(entry)
+    def clear(self) -> tuple[dict[Hashable, Entry], Policy, list[Any]]:
+        """Forget everything, in constant time, and return what held it, for the caller to drop without the lock."""
+        old = self.entries, self.policy, self._due
+        self.entries, self.policy, self._due = {}, make_policy(self._policy_name), []
         self.weight = 0.0
-        self._dropped.append(self._due)
-        self._due = []
         return old
 
     def sweep(self, now: float, *, limit: int | None = None) -> list[Evicted]:
-        """Remove entries that have expired, the earliest first; at most `limit` of them."""
+        """Remove entries that are not worth keeping any more, the earliest first; at most `limit` of them."""
         evicted: list[Evicted] = []
         while self._due and self._due[0][0] <= now and (limit is None or len(evicted) < limit):
             due = heapq.heappop(self._due)
@@ -119,7 +114,8 @@ class Store:
 
     def rebuild(self) -> None:
         """Make everything consistent again from `entries` alone, after a fork cut another thread's step short."""
-        entries = self.clear()
+        entries, *others = self.clear()
+        self._dropped.extend(others)
         for entry in entries.values():
             self._insert(entry)
 
@@ -129,10 +125,10 @@ class Store:
         self.weight += entry.weight
         if entry.group is not None:
             entry.group.add(entry)
-        if entry.expires != math.inf:
+        if entry.kept_until != math.inf:
             self._serial += 1
             entry.serial = self._serial
-            heapq.heappush(self._due, (entry.expires, entry.serial, entry.key))
+            heapq.heappush(self._due, (entry.kept_until, entry.serial, entry.key))
             if len(self._due) > 2 * len(self.entries) + 64:
                 self._dropped.append(self._due)
                 self._due = [due for due in self._due if self._entry_of(due) is not None]
@@ -146,7 +142,7 @@ class Store:
         entry = self.policy.evict(by_weight=reason == "weight")
         del self.entries[entry.key]
         self._forget(entry)
-        return Evicted(entry, "expired" if entry.expires <= now else reason)
+        return Evicted(entry, "expired" if entry.fresh_until <= now else reason)
 
     def _forget(self, entry: Entry) -> None:
         self.weight -= entry.weight

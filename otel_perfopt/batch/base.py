@@ -314,7 +314,7 @@ class BaseProcessor(Generic[T, R]):
 
     def _count_failure(self, error_type: str) -> None:
         self._counts.failed += 1
-        BATCHES.tally(self.name, names.BATCH_ITEMS, error_type).n += 1
+        BATCHES.tally(self.name, names.BATCH_ITEMS, {names.ERROR_TYPE: error_type}).n += 1
 
 
 def _note_cancelled(processor: "weakref.ref[BaseProcessor[Any, Any]]", future: Any) -> None:

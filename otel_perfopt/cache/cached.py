@@ -3,14 +3,16 @@
 import inspect
 import reprlib
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from otel_perfopt.cache.cache import Cache
 from otel_perfopt.cache.load import Request
 from otel_perfopt.cache.memory import Weigher
 from otel_perfopt.cache.template import make_function
+from otel_perfopt.cache.terms import checked_tags
 from otel_perfopt.cache.typing import CachedDecorator, CachedFunction, KeyFunction
 from otel_perfopt.durations import Duration
 from otel_perfopt.errors import ConfigurationError
@@ -18,12 +20,17 @@ from otel_perfopt.registry import Place
 from otel_perfopt.single_flight import is_coroutine_function
 from otel_perfopt.unset import UNSET
 
+if TYPE_CHECKING:
+    from otel_perfopt.tiers import Codec, Tier
+
 __all__ = ("cached",)
 
 MAX_DECORATORS = 32
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Tags = tuple[str, ...] | Callable[..., Iterable[str]]
 
 
 @overload
@@ -33,12 +40,25 @@ def cached(
     *,
     max_size: int | None = 1000,
     ttl: Duration | None = 300.0,
+    ttl_jitter: float = 0.0,
+    refresh_after: Duration | None = None,
+    stale_for: Duration | None = 0.0,
+    soft_timeout: Duration | None = None,
+    hard_timeout: Duration | None = None,
+    error_ttl: Duration | None = 0.0,
     policy: Literal["s3fifo", "lru"] = "s3fifo",
     max_weight: float | None = None,
     weigher: Weigher | None = None,
+    value_type: Any = None,
+    tiers: "Sequence[Tier]" = (),
+    persist: bool | str | Path = False,
+    codec: "Codec[Any] | None" = None,
+    unencodable: Literal["raise", "memory"] = "raise",
     clock: Callable[[], float] = time.monotonic,
+    wall_clock: Callable[[], float] = time.time,
     cache: Cache[Any, Any] | None = None,
     key: KeyFunction | None = None,
+    tags: Iterable[str] | Callable[..., Iterable[str]] = (),
     name: str | None = None,
 ) -> CachedDecorator: ...
 @overload
@@ -46,12 +66,25 @@ def cached(  # type: ignore[overload-cannot-match]
     *,
     max_size: int | None = 1000,
     ttl: Duration | None = 300.0,
+    ttl_jitter: float = 0.0,
+    refresh_after: Duration | None = None,
+    stale_for: Duration | None = 0.0,
+    soft_timeout: Duration | None = None,
+    hard_timeout: Duration | None = None,
+    error_ttl: Duration | None = 0.0,
     policy: Literal["s3fifo", "lru"] = "s3fifo",
     max_weight: float | None = None,
     weigher: Weigher | None = None,
+    value_type: Any = None,
+    tiers: "Sequence[Tier]" = (),
+    persist: bool | str | Path = False,
+    codec: "Codec[Any] | None" = None,
+    unencodable: Literal["raise", "memory"] = "raise",
     clock: Callable[[], float] = time.monotonic,
+    wall_clock: Callable[[], float] = time.time,
     cache: Cache[Any, Any] | None = None,
     key: Callable[..., Hashable],
+    tags: Iterable[str] | Callable[..., Iterable[str]] = (),
     name: str | None = None,
 ) -> CachedDecorator: ...
 def cached(
@@ -60,6 +93,7 @@ def cached(
     *,
     cache: Cache[Any, Any] | None = None,
     key: Callable[..., Any] | None = None,
+    tags: Iterable[str] | Callable[..., Iterable[str]] = (),
     name: str | None = None,
     **options: Any,
 ) -> Any:
@@ -75,8 +109,9 @@ def cached(
         function: the function, when the decorator is used without parentheses.
         cache: an existing cache to keep the values in; the keys then begin with the name of the function.
         key: takes the arguments and returns the key, for arguments that are not hashable or do not matter.
+        tags: the tags of every entry, for `Cache.invalidate_tag`; or a function that takes the arguments and returns them.
         name: the name of the cache; the module and the qualified name of the function by default.
-        options: ``max_size``, ``ttl``, ``policy``, ``max_weight``, ``weigher`` and ``clock``, as `Cache` has them.
+        options: all others that `Cache` has.
 
     Raises:
         TypeError: it is no function, or one that yields.
@@ -93,17 +128,19 @@ def cached(
     (True, 0.5)
     """
     if function is None:
-        return partial(cached, cache=cache, key=key, name=name, **options)
+        return partial(cached, cache=cache, key=key, tags=tags, name=name, **options)
+    tags = tags if callable(tags) else checked_tags(tags)
     if isinstance(function, classmethod | staticmethod):
-        inner = _decorate(function.__func__, cache, key, name, options, is_method=isinstance(function, classmethod))
+        inner = _decorate(function.__func__, cache, key, tags, name, options, is_method=isinstance(function, classmethod))
         return type(function)(inner)
-    return _decorate(function, cache, key, name, options, is_method=_is_method(function))
+    return _decorate(function, cache, key, tags, name, options, is_method=_is_method(function))
 
 
 def _decorate(
     function: Callable[..., Any],
     cache: Cache[Any, Any] | None,
     key: Callable[..., Any] | None,
+    tags: Tags,
     name: str | None,
     options: dict[str, Any],
     *,
@@ -113,6 +150,7 @@ def _decorate(
     label = _label(function)
     shared = cache is not None
     is_async = is_coroutine_function(function)
+    _check_keys(label, cache, name, options, is_identity=is_method and key is None)
     if cache is None:
         cache = Cache(name or label, _place=Place(label), **options)
     elif name is not None or options:
@@ -129,11 +167,10 @@ def _decorate(
         key=key,
         policy=cache.policy,
         helpers={
-            "find": cache._store.entries.get,
+            "store": cache._store,
             "clock": cache.clock,
             "counts": cache._counts,
-            "move_up": getattr(cache._store.policy, "move_up", None),
-            "miss": _miss_async(cache) if is_async else _miss(cache),
+            "miss": _miss_async(cache, tags) if is_async else _miss(cache, tags),
             "explain": partial(_explain if key is None else _explain_key, label),
         },
     )
@@ -147,13 +184,40 @@ def _decorate(
     return call
 
 
-def _miss(cache: Cache[Any, Any]) -> Callable[[Any, object, Callable[[], Any]], Any]:
+def _check_keys(
+    label: str, cache: Cache[Any, Any] | None, name: str | None, options: dict[str, Any], *, is_identity: bool
+) -> None:
+    """Refuse keys that mean something else in another process, if there is a tier that outlives this one."""
+    if cache._behind is None if cache is not None else not (options.get("tiers") or options.get("persist")):
+        return
+    if is_identity:
+        raise ConfigurationError(
+            f"@cached: {label}() is a method, whose entries belong to one instance of one process; what is behind the memory "
+            f"outlives it. Give key= with a function that identifies the instance, or no tiers= and persist="
+        )
+    if cache is None and name is None and "<" in label:
+        raise ConfigurationError(
+            f"@cached: {label}() is defined inside another function and may depend on its variables, which are not in the key; "
+            f"give name= if a tier may keep its values under one name"
+        )
+
+
+def _miss(cache: Cache[Any, Any], tags: Tags) -> Callable[[Any, object, Callable[[], Any]], Any]:
     # Without the checks of `_get_or_load`: nothing here can be wrong, and a function that calls itself pays for each frame.
-    return lambda key, owner, loader: cache._share(Request(key, loader, UNSET, owner))
+    share = cache._share if cache._is_simple else cache._get_or_share
+    if callable(tags):
+        return lambda key, owner, loader: share(Request(key, loader, UNSET, _tags_of(tags, loader), owner))
+    return lambda key, owner, loader: share(Request(key, loader, UNSET, tags, owner))
 
 
-def _miss_async(cache: Cache[Any, Any]) -> Callable[[Any, object, Callable[[], Any]], Any]:
-    return lambda key, owner, loader: cache._get_or_load_async(Request(key, loader, UNSET, owner))
+def _miss_async(cache: Cache[Any, Any], tags: Tags) -> Callable[[Any, object, Callable[[], Any]], Any]:
+    if callable(tags):
+        return lambda key, owner, loader: cache._get_or_load_async(Request(key, loader, UNSET, _tags_of(tags, loader), owner))
+    return lambda key, owner, loader: cache._get_or_load_async(Request(key, loader, UNSET, tags, owner))
+
+
+def _tags_of(tags: Callable[..., Iterable[str]], call: Any) -> tuple[str, ...]:
+    return checked_tags(tags(*call.args, **call.keywords))
 
 
 def _check(function: Any) -> None:

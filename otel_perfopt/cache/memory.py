@@ -7,21 +7,25 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
-from otel_perfopt._core.policies import Entry
+from otel_perfopt._core.policies import Entry, Policy
 from otel_perfopt._core.store import Evicted, Store
+from otel_perfopt._core.tags import Tags
+from otel_perfopt.cache.lifetimes import Lifetimes
 from otel_perfopt.cache.owners import Owners
 from otel_perfopt.cache.sizing import SAMPLE, estimate
-from otel_perfopt.durations import Duration, to_seconds
+from otel_perfopt.cache.terms import Terms
+from otel_perfopt.durations import Duration
 from otel_perfopt.errors import ConfigurationError
-from otel_perfopt.telemetry import instruments, names
+from otel_perfopt.telemetry import background, instruments, names
 from otel_perfopt.telemetry.caches import CACHES, CacheCounts
 from otel_perfopt.telemetry.family import Gauges
 from otel_perfopt.unset import UNSET, Unset
 
 __all__ = ("MemoryTier", "Weigher")
 
+MANY = 10_000  # entries
 Weigher = Callable[[Any, Any], float]
 
 
@@ -43,12 +47,12 @@ class MemoryTier:
         name: str,
         *,
         max_size: int | None,
-        ttl: Duration | None,
         policy: str,
         max_weight: float | None,
         weigher: Weigher | None,
         clock: Callable[[], float],
         gauges: Gauges,
+        **durations: Any,
     ) -> None:
         if not isinstance(name, str) or not name.strip():
             raise ConfigurationError(f"name={name!r}: a cache needs a name, such as 'users'; its metrics carry it")
@@ -60,15 +64,20 @@ class MemoryTier:
         self._weigher = weigher
         # Reentrant: a collection of garbage under the lock may run a finalizer that uses this cache.
         self._lock = threading.RLock()
+        self._lifetimes = Lifetimes.checked(durations)
+        self.ttl = None if self._lifetimes.ttl == math.inf else self._lifetimes.ttl
         try:
-            self.ttl = self._seconds(ttl)
             self._store = Store(policy, max_size=self.max_size, max_weight=self.max_weight)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ConfigurationError(str(error)) from None
         self._owners = Owners()
+        self._tags = Tags()
         self._is_changing = False
         self._postponed: deque[Callable[[], Any]] = deque()
         self._counts: CacheCounts = CACHES.join(name, self, {**_GAUGES, **gauges})
+
+    def _follow_forks(self) -> None:
+        """Start afresh in forked children, from now on: a fork may come while another thread is still making this object."""
         _live.add(self)
 
     def __len__(self) -> int:
@@ -84,21 +93,39 @@ class MemoryTier:
             sample, count = self._store.sample(SAMPLE), len(self._store)
         return estimate(sample, count)
 
-    def _fresh(self, key: Hashable) -> Entry | None:
+    def _find(self, key: Hashable) -> Entry | None:
+        """Return the entry of a key, fresh or stale, unless it was invalidated."""
         entry = self._store.entries.get(key)
-        return entry if entry is not None and entry.expires > self.clock() else None
+        return entry if entry is not None and entry.is_valid() else None
+
+    def _fresh(self, key: Hashable) -> Entry | None:
+        entry = self._find(key)
+        return entry if entry is not None and entry.fresh_until > self.clock() else None
+
+    def _stale(self, key: Hashable) -> Entry | None:
+        """Return the entry that may be served if nothing better is to be had."""
+        entry = self._find(key) if self._lifetimes.stale_for else None
+        return entry if entry is not None and entry.kept_until > self.clock() else None
 
     def _hit(self, entry: Entry) -> Any:
         self._counts.hits += 1
         self._store.policy.touch(entry)
         return entry.value
 
-    def _entry(self, key: Hashable, value: Any, ttl: Duration | Unset | None, group: set[Entry] | None = None) -> Entry:
+    def _entry(self, key: Hashable, value: Any, terms: Terms) -> Entry:
         """Make an entry; weighs the value, which is user code, so that no lock may be held."""
-        seconds = self.ttl if ttl is UNSET else self._seconds(ttl)
-        expires = math.inf if seconds is None else self.clock() + seconds
         weight = 1.0 if self._weigher is None else _checked_share(self._weigher(key, value), key)
-        return Entry(key, value, expires, weight, group)
+        entry = terms.entry(key, value, weight)
+        self._lifetimes.date(entry, self.clock(), terms.ttl)
+        return entry
+
+    def _terms(self, ttl: Duration | Unset | None = UNSET, tags: Iterable[str] = (), owner: object = None) -> Terms:
+        """Return the terms of an entry whose value is about to be made; with an owner, under the lock."""
+        group = None if owner is None else self._owners.group(owner)
+        if not tags:
+            return Terms(ttl, group, (), self._tags.now)
+        with self._lock:  # two threads at once would make two of a tag, and only one would be invalidated
+            return Terms(ttl, group, self._tags.find(tags), self._tags.now)
 
     def _put(self, entry: Entry) -> object:
         """Store an entry under the lock; the caller drops what it returns after releasing it."""
@@ -108,12 +135,20 @@ class MemoryTier:
         dead = self._owners.take_dead()
         for orphan in dead:
             self._store.discard_entry(orphan)
+        if not entry.is_valid():  # one of its tags was invalidated while its value was made
+            return entry, dead, self._store.discard(entry.key)
         now = self.clock()
         replaced, evicted = self._store.put(entry, now)
         self._count(evicted)
-        if replaced is not None and replaced.expires <= now:
+        if replaced is not None and replaced.fresh_until <= now:
             self._counts.evicted_expired += 1
         return dead, replaced, evicted, self._store.take_dropped()
+
+    def _forget_all(self) -> "Cleared":
+        """Forget all entries, under the lock and in constant time; see `Cleared`."""
+        cleared = Cleared(*self._store.clear(), self._store.take_dropped(), self._owners)
+        self._owners = Owners()
+        return cleared
 
     def _change(self, change: Callable[[], Any]) -> list[Any]:
         """Change the store, under the lock and in one piece.
@@ -148,27 +183,44 @@ class MemoryTier:
             else:
                 counts.evicted_expired += 1
 
-    def _check_ttl(self, ttl: Duration | Unset | None) -> None:
-        if ttl is not UNSET:
-            self._seconds(ttl)
-
-    @staticmethod
-    def _seconds(ttl: Duration | None) -> float | None:
-        try:
-            return None if ttl is None else to_seconds(ttl, option="ttl")
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(str(error)) from None
-
     def __del__(self) -> None:
-        # Entries and the policy's queues know each other: without this they would wait for a collection of garbage.
-        store = getattr(self, "_store", None)
-        if store is not None:
-            store.clear()
+        owners = getattr(self, "_owners", None)
+        if owners is not None:
+            owners.dissolve()
 
     def _reset_after_fork(self) -> None:
         self._lock = threading.RLock()
         self._is_changing = False
         self._store.rebuild()
+
+
+class Cleared(NamedTuple):
+    """What a cache held before it was cleared."""
+
+    entries: dict[Hashable, Entry]
+    policy: Policy
+    due: list[object]
+    dropped: list[object]
+    owners: Owners
+
+    def let_go(self) -> None:
+        """Drop it; much of it in a worker, and bit by bit, because that takes a while and holds the interpreter."""
+        if len(self.entries) > MANY:
+            try:
+                background.submit(self._let_go)
+            except background.NoThread:
+                self._let_go()
+        else:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.owners.dissolve()
+        while self.entries:
+            self.entries.popitem()
+        while len(self.policy):
+            self.policy.evict()
+        while self.due:
+            self.due.pop()
 
 
 def _checked_size(max_size: int | None) -> int | None:

@@ -4,7 +4,6 @@ The identity of a dead object may be given to a new one, so the entries must be 
 reference's callback runs first, and it only writes attributes, because it may run anywhere, under any lock.
 """
 
-import math
 import weakref
 from collections import deque
 
@@ -36,7 +35,7 @@ class Owners:
 
         def bury(reference: weakref.ref[object]) -> None:
             for entry in list(group):
-                entry.expires = -math.inf
+                entry.invalidate()
             owners = myself()
             if owners is not None:
                 if owners._groups.get(identity, (None,))[0] is reference:
@@ -54,6 +53,14 @@ class Owners:
             ) from None
         # Making the reference may have run a finalizer that came here for the same instance; then its group stands.
         return self._groups.setdefault(identity, (reference, group))[1]
+
+    def dissolve(self) -> None:
+        """Let go of all entries: they and their groups know each other, and would wait for a collection of garbage."""
+        for entry in self.take_dead():
+            if entry.group is not None:
+                entry.group.discard(entry)
+        for _, group in list(self._groups.values()):
+            group.clear()
 
     def take_dead(self) -> list[Entry]:
         """Return the entries of instances that are gone since the last call."""

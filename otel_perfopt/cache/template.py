@@ -20,7 +20,7 @@ _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_
 _SOURCE = """\
 {async_}def {name}({parameters}):
     try:
-        {p}entry = {p}find({key})
+        {p}entry = {p}store.entries.get({key})
     except {p}TypeError as {p}error:
         raise {p}explain({p}error, {values})
     if {p}entry is not None and {p}entry.expires > {p}clock():
@@ -34,7 +34,7 @@ def {p}key_of({parameters}):
 """
 _TOUCH = {
     "s3fifo": "if {p}entry.frequency < 3: {p}entry.frequency += 1",
-    "lru": "try: {p}move_up({p}entry)\n        except {p}KeyError: pass",
+    "lru": "try: {p}store.policy.move_up({p}entry)\n        except {p}KeyError: pass",
 }
 
 
@@ -59,7 +59,7 @@ def make_function(
         shared: whether the key begins with the label, because others use the same cache.
         key: makes the key from the arguments, instead of the arguments themselves.
         policy: how a hit is noted.
-        helpers: ``find``, ``clock``, ``counts``, ``move_up``, ``miss`` and ``explain``.
+        helpers: ``store``, ``clock``, ``counts``, ``miss`` and ``explain``.
     """
     signature = _signature(function)
     if is_method and not any(p.kind in _BY_POSITION for p in signature.parameters.values()):

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from typing_extensions import override
 
-from otel_perfopt._core.flight import Failed, Flights, Loaded, Outcome
+from otel_perfopt._core.flight import Failed, Flights, Loaded
 from otel_perfopt._core.once import Kept, Once
 from otel_perfopt.durations import Duration, to_seconds
 from otel_perfopt.errors import ConfigurationError
@@ -125,7 +125,7 @@ class State(SingleFlight[Request, Load]):
         del garbage  # without the lock: dropping values may run user code
 
     @override
-    def _answer(self, request: Request, *, first: bool) -> Outcome | None:
+    def _answer(self, request: Request) -> Loaded | Failed | None:
         return self._once.find(self._clock())
 
     @override

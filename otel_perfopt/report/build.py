@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from otel_perfopt._core.cells import Histogram
@@ -52,7 +53,7 @@ def build_report(data: "MetricsData", memory_deltas: Mapping[str, list[float]]) 
     caches = {name: _cache(name, points) for name in points.names(names.CACHE_REQUESTS)}
     rows = {name: _operation(name, points, memory_deltas.get(name, [])) for name in points.names(names.OPERATION_DURATION)}
     hits = sum(cache.hit_count for cache in caches.values())
-    requests = hits + sum(cache.miss_count for cache in caches.values())
+    requests = sum(cache.request_count for cache in caches.values())
     pools = {name: _pool(name, points) for name in points.names(names.POOL_ACQUIRES)}
     batches = {name: _batch(name, points) for name in points.names(names.BATCH_QUEUE_SIZE, names.BATCH_FLUSHES)}
     lazy = {name: _lazy(name, points) for name in points.names(names.LAZY_LOAD_DURATION)}
@@ -86,10 +87,16 @@ class _Points:
         points = self._points[metric].get(name)
         return points[0].value if points else None
 
-    def numbers(self, metric: Metric, name: str, attribute: str) -> dict[str, int]:
-        """Return the values of a metric by one of its attributes; without the points that do not have it."""
-        points = self._points[metric].get(name, ())
-        return {point.attributes[attribute]: point.value for point in points if attribute in point.attributes}
+    def numbers(
+        self, metric: Metric, name: str, attribute: str, where: Mapping[str, str] = MappingProxyType({})
+    ) -> dict[str, int]:
+        """Return the values of a metric by one of its attributes, of the points that have it, and have the others `where`."""
+        found: dict[str, int] = {}
+        for point in self._points[metric].get(name, ()):
+            if attribute in point.attributes and where.items() <= point.attributes.items():
+                kind = point.attributes[attribute]
+                found[kind] = found.get(kind, 0) + point.value
+        return found
 
     def durations(self, metric: Metric, name: str) -> tuple[Histogram, dict[str, Histogram]]:
         """Return the durations of successes, and those of failures by error type."""
@@ -125,7 +132,8 @@ def _histogram(point: Any) -> Histogram:
 
 def _cache(name: str, points: _Points) -> CacheRow:
     results = points.numbers(names.CACHE_REQUESTS, name, names.CACHE_RESULT)
-    hits, misses = results.get("hit", 0), results.get("miss", 0)
+    hits, stale, misses = (results.get(result, 0) for result in ("hit", "stale", "miss"))
+    requests = hits + stale + misses
     loads, failures = points.durations(names.CACHE_LOAD_DURATION, name)
     return CacheRow(
         name=name,
@@ -133,7 +141,7 @@ def _cache(name: str, points: _Points) -> CacheRow:
         max_size=points.number(names.CACHE_ENTRY_LIMIT, name),
         hit_count=hits,
         miss_count=misses,
-        hit_rate=hits / (hits + misses) if hits + misses else 0.0,
+        hit_rate=hits / requests if requests else 0.0,
         memory_usage=points.number(names.CACHE_SIZE, name) or 0,
         evictions=points.numbers(names.CACHE_EVICTIONS, name, names.EVICTION_REASON),
         invalidations=points.numbers(names.CACHE_INVALIDATIONS, name, names.INVALIDATION_REASON),
@@ -141,7 +149,20 @@ def _cache(name: str, points: _Points) -> CacheRow:
         load_errors={kind: histogram.count for kind, histogram in failures.items()},
         loads_in_flight=points.number(names.CACHE_LOAD_IN_FLIGHT, name) or 0,
         load_waiters=points.number(names.CACHE_LOAD_WAITERS, name) or 0,
+        stale_count=stale,
+        hits_by_tier=points.numbers(names.CACHE_REQUESTS, name, names.CACHE_TIER, {names.CACHE_RESULT: "hit"}),
+        refreshes=points.number(names.CACHE_REFRESHES, name) or 0,
+        tier_errors=_tier_errors(name, points),
+        open_breakers=sorted(_positive(points.numbers(names.CACHE_BREAKER_OPEN, name, names.CACHE_TIER))),
     )
+
+
+def _tier_errors(name: str, points: _Points) -> dict[str, dict[str, int]]:
+    failed = _positive(points.numbers(names.CACHE_TIER_ERRORS, name, names.CACHE_TIER))
+    return {
+        tier: _positive(points.numbers(names.CACHE_TIER_ERRORS, name, names.ERROR_TYPE, {names.CACHE_TIER: tier}))
+        for tier in sorted(failed)
+    }
 
 
 def _pool(name: str, points: _Points) -> PoolRow:

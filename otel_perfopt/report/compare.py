@@ -1,7 +1,7 @@
 """Two reports compared: what became better or worse, by how much, and what is too little to say.
 
 A time has changed if it differs by more than 5 %. A rate has changed if chance alone would hardly make the difference, and
-the rarer of its two outcomes differs by more than 5 %. Evictions and timeouts are counted per request.
+the rarer of its two outcomes differs by more than 5 %. Stale answers, evictions and timeouts are counted per request.
 """
 
 import json
@@ -157,10 +157,11 @@ def _names(report: PerformanceReport) -> set[tuple[str, str]]:
 
 
 def _cache(before: CacheRow, after: CacheRow) -> Iterator[Figure]:
-    requests = (before.hit_count + before.miss_count, after.hit_count + after.miss_count)
+    requests = (before.request_count, after.request_count)
     evicted = (sum(before.evictions.values()), sum(after.evictions.values()))
     yield Figure("requests", "count", *requests, "")
     yield _rate("hit rate", (before.hit_count, after.hit_count), requests, sign=1)
+    yield _rate("stale", (before.stale_count, after.stale_count), requests, sign=-1)
     yield _time("load p95", (before.loads.p95, after.loads.p95), (before.loads.count, after.loads.count))
     yield _rate("evictions", evicted, requests, sign=-1)
 

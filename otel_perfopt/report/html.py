@@ -38,7 +38,7 @@ def render(report: PerformanceReport, *, title: str) -> str:
     >>> "Nothing was cached or measured yet" in render(PerformanceReport(Summary(), {}, {}), title="Empty")
     True
     """
-    caches = _named(report.caches, lambda row: row.hit_count + row.miss_count)
+    caches = _named(report.caches, lambda row: row.request_count)
     pools = _named(report.pools, lambda row: row.acquires)
     batches = _named(report.batches, html_batches.items_of)
     lazy_loads = _named(report.lazy_loads, lambda row: row.loads.total)

@@ -42,7 +42,7 @@ def tiles(report: PerformanceReport) -> Iterator[Tile]:
     summary, caches = report.summary, report.caches.values()
     if caches:
         yield Tile(percent(summary.cache_hit_rate), "cache hit rate", summary.cache_hit_rate, "accent")
-        requests = sum(row.hit_count + row.miss_count for row in caches)
+        requests = sum(row.request_count for row in caches)
         yield Tile(number(requests), "cache requests", requests)
         memory = sum(row.memory_usage for row in caches)
         yield Tile(size(memory), "in cached values", memory)
@@ -61,10 +61,12 @@ def tiles(report: PerformanceReport) -> Iterator[Tile]:
 
 
 def _of_caches(rows: Mapping[str, CacheRow], hit_rate: float) -> str:
-    requests = sum(row.hit_count + row.miss_count for row in rows.values())
+    requests = sum(row.request_count for row in rows.values())
     if not requests:
         return f"{many(len(rows), 'cache')} had no request yet."
-    return f"{percent(hit_rate)} of {many(requests, 'cache request')} were answered from the cache."
+    stale = sum(row.stale_count for row in rows.values())
+    more = f"; {number(stale)} more got a stale answer" if stale else ""
+    return f"{percent(hit_rate)} of {many(requests, 'cache request')} were answered from the cache{more}."
 
 
 def _of_pools(rows: Mapping[str, PoolRow]) -> str:
@@ -109,6 +111,7 @@ def _all_failures(report: PerformanceReport) -> Iterator[int]:
     yield from (row.timeouts + row.rejected for row in report.pools.values())
     errors = [
         *(row.load_errors for row in report.caches.values()),
+        *(errors for row in report.caches.values() for errors in row.tier_errors.values()),
         *(row.create_errors for row in report.pools.values()),
         *(row.item_errors for row in report.batches.values()),
         *(row.load_errors for row in report.lazy_loads.values()),

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from otel_perfopt.errors import MissingExtra
+from otel_perfopt.telemetry.names import MEMORY_TIER
 
 __all__ = (
     "BatchRow",
@@ -89,16 +90,21 @@ class CacheRow:
         name: its name.
         size: entries in memory.
         max_size: the most entries; None for no limit.
-        hit_count: requests answered from the cache.
-        miss_count: requests that were not.
+        hit_count: requests answered with a fresh value, of whatever tier.
+        miss_count: requests that no tier could answer.
         hit_rate: hits per request, from 0 to 1; 0 before the first request.
         memory_usage: estimated bytes of keys and values.
         evictions: entries that left by themselves, by reason.
-        invalidations: deletes, expiries and clears that were asked for.
+        invalidations: what was asked for: deletes and expiries of keys, invalidations of tags, and clears.
         loads: durations of the loads that succeeded.
         load_errors: failed loads by ``error.type``.
         loads_in_flight: loads in progress.
         load_waiters: callers that wait for a load which another caller started.
+        stale_count: requests answered with a stale value for want of a fresh one; neither hits nor misses.
+        hits_by_tier: the hits by the tier that had the value, such as ``memory``.
+        refreshes: loads of values that were still fresh, started ahead of time.
+        tier_errors: calls of the tiers behind the memory that failed, by tier and ``error.type``.
+        open_breakers: the tiers that are left alone for a while because they keep failing.
     """
 
     name: str
@@ -114,6 +120,21 @@ class CacheRow:
     load_errors: dict[str, int]
     loads_in_flight: int
     load_waiters: int
+    stale_count: int = 0
+    hits_by_tier: dict[str, int] = field(default_factory=dict)
+    refreshes: int = 0
+    tier_errors: dict[str, dict[str, int]] = field(default_factory=dict)
+    open_breakers: list[str] = field(default_factory=list)
+
+    @property
+    def request_count(self) -> int:
+        """All requests: hits, misses, and those answered with a stale value."""
+        return self.hit_count + self.stale_count + self.miss_count
+
+    @property
+    def hits_behind(self) -> dict[str, int]:
+        """The hits of the tiers behind the memory that had any."""
+        return {tier: count for tier, count in self.hits_by_tier.items() if count and tier != MEMORY_TIER}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from otel_perfopt.report.model import BatchRow, CacheRow, LazyRow, OperationRow, PerformanceReport, PoolRow
-from otel_perfopt.report.words import counts_of, duration, folded, many, number, printable, size
+from otel_perfopt.report.words import counts_of, duration, folded, many, number, printable, size, troubles_of
 
 __all__ = ("render",)
 
@@ -136,6 +136,14 @@ def _caches(caches: dict[str, CacheRow], width: int) -> Table:
 def _notes(cache: CacheRow) -> list[str]:
     """Return what is worth a line of its own."""
     notes, name = [], printable(cache.name)
+    answers = [f"{many(count, 'hit')} from {printable(tier)}" for tier, count in cache.hits_behind.items()]
+    if cache.stale_count:
+        answers.append(many(cache.stale_count, "stale answer"))
+    if cache.refreshes:
+        answers.append(many(cache.refreshes, "refresh", "refreshes"))
+    if answers:
+        notes.append(f"{name}: {', '.join(answers)}")
+    notes += [f"{name}: {trouble}" for trouble in troubles_of(cache.tier_errors, cache.open_breakers).values()]
     if any(cache.evictions.values()):
         notes.append(f"{name}: evicted for {counts_of(cache.evictions)}")
     if any(cache.load_errors.values()):

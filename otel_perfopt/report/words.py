@@ -1,10 +1,11 @@
 """How the report says things: names, counts, durations and sizes, short enough for a table."""
 
 import re
+from collections.abc import Collection, Mapping
 
 from rich.cells import cell_len
 
-__all__ = ("counts_of", "duration", "folded", "many", "number", "printable", "size")
+__all__ = ("counts_of", "duration", "folded", "many", "number", "printable", "size", "troubles_of")
 
 
 def counts_of(counts: dict[str, int]) -> str:
@@ -14,6 +15,22 @@ def counts_of(counts: dict[str, int]) -> str:
     'idle (2)'
     """
     return ", ".join(f"{printable(kind)} ({count:,})" for kind, count in sorted(counts.items()) if count)
+
+
+def troubles_of(errors: Mapping[str, dict[str, int]], away: Collection[str]) -> dict[str, str]:
+    """Return for each tier of a cache that failed, or is left alone, what there is to say about it.
+
+    >>> troubles_of({"sqlite": {"OSError": 3}, "redis": {"OSError": 0}}, ["sqlite"])
+    {'sqlite': 'sqlite failed with OSError (3), and is left alone for now'}
+    """
+    troubles = {}
+    for tier in sorted({*errors, *away}):
+        kinds = errors.get(tier, {})
+        said = [f"failed with {counts_of(kinds)}"] if any(kinds.values()) else []
+        said += ["is left alone for now"] if tier in away else []
+        if said:
+            troubles[tier] = f"{printable(tier)} {', and '.join(said)}"
+    return troubles
 
 
 def printable(name: str) -> str:

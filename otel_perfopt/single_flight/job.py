@@ -9,12 +9,15 @@ from functools import partial
 from typing import Any
 
 from otel_perfopt._core.flight import Aborted, Failed, Loaded, Outcome
-from otel_perfopt.telemetry import background
+from otel_perfopt.telemetry import background, instruments
 
 __all__ = ("Job",)
 
 
+MAX_LENT = 64
+
 _here = threading.local()
+_places = threading.Semaphore(MAX_LENT)
 
 
 class Job:
@@ -37,27 +40,47 @@ class Job:
 
     async def outcome(self) -> Outcome:
         """Have a worker run the job, and return what came of it; to be called once."""
-        if getattr(_here, "runs_a_job", False):
-            # This loop runs inside a job: the workers may all wait like that, for each other's jobs.
-            self.lend_thread()
-        else:
-            background.submit(self._run)
+        self.start()
         await asyncio.wrap_future(self._done)
         # Some frames of an error's traceback know this job, which must not know the error.
         outcome, self._outcome = self._outcome, Aborted()
         return outcome
 
-    def lend_thread(self) -> None:
+    def start(self) -> None:
+        """Have a worker run the job."""
+        if getattr(_here, "runs_a_job", False):
+            # This code runs inside a job: the workers may all wait like that, for each other's jobs.
+            self.lend_thread()
+        else:
+            background.submit(self._run)
+
+    def lend_thread(self, *, limited: bool = False) -> None:
         """Start a thread for the job if no worker has begun it; for callers that block a thread until it is done.
 
         All workers may be waiting, for this very job for instance. Whoever waits is not at work, so that the threads at
         work are no more than before.
+
+        Args:
+            limited: whether the caller will not wait for ever. What it leaves behind may hang, so that there are at most
+                `MAX_LENT` such threads; beyond that, the job waits for a worker or for one of these threads to end.
         """
-        if not self._turn.locked():
-            try:
-                threading.Thread(target=self._run, name="otel-perfopt-lent", daemon=True).start()
-            except RuntimeError:  # the system has no thread left
-                self._run()
+        if self._turn.locked():
+            return
+        places = _places if limited else None
+        if places is not None and not places.acquire(blocking=False):
+            return
+        run = partial(self._run_in, places)
+        try:
+            threading.Thread(target=run, name="otel-perfopt-lent", daemon=True).start()
+        except RuntimeError:  # the system has no thread left
+            run()
+
+    def _run_in(self, places: threading.Semaphore | None) -> None:
+        try:
+            self._run()
+        finally:
+            if places is not None:
+                places.release()
 
     def _run(self) -> None:
         if not self._turn.acquire(blocking=False) or not self._done.set_running_or_notify_cancel():
@@ -75,3 +98,11 @@ def _outcome_of(function: Callable[[], Any]) -> Outcome:
         return Failed(error, error.__traceback__)
     except BaseException as error:  # noqa: BLE001 - an exit asked for by a loader must not end a worker in silence
         return Aborted(error)
+
+
+def _after_fork() -> None:
+    global _places
+    _places = threading.Semaphore(MAX_LENT)
+
+
+instruments.on_fork(_after_fork)

@@ -4,12 +4,14 @@ import asyncio
 import inspect
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Hashable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from otel_perfopt._core.flight import Flight, Node
+from typing_extensions import override
+
+from otel_perfopt._core.flight import Flight, Node, Outcome
 from otel_perfopt.single_flight.job import Job
 from otel_perfopt.single_flight.waiting import loop_node, reachable, running_loop, thread_node
 
@@ -29,7 +31,7 @@ class Request:
     """
 
     key: Hashable
-    loader: Callable[[], Any]
+    loader: Callable[..., Any]
 
 
 class Load(Flight):
@@ -55,8 +57,6 @@ class Load(Flight):
         self.ticket = Node()
         self.waiting_for.add(self.ticket)
         self.task: asyncio.Task[None] | None = None
-        if loop is None:
-            self.waiting_for.add(thread_node())
         if job is not None:
             job.context.run(current_load.set, self.ticket)
 
@@ -66,6 +66,20 @@ class Load(Flight):
         self.task = loop.create_task(work)
         # Ends a flight whose task is cancelled before its first step, too.
         self.task.add_done_callback(lambda _: on_end())
+
+    def start_behind(self) -> None:
+        """Have a worker run its job, for callers who may stop waiting for it, or do not wait at all."""
+        if (job := self.job) is not None:  # not if somebody has lent it a thread, and it has ended
+            job.start()
+
+    def enter(self) -> list[tuple[ContextVar[Any], Token[Any]]]:
+        """Set what code under the load may ask for, and return what resets it."""
+        return [(current_load, current_load.set(self.ticket))]
+
+    @override
+    def end(self, outcome: Outcome) -> None:
+        super().end(outcome)
+        self.job = None  # which may know this load
 
     def cancel(self) -> None:
         """Cancel the task, from any thread; a load that runs in a thread goes on, and nobody gets its value."""
@@ -84,11 +98,11 @@ class Load(Flight):
         """Whether it is under way: not if its loop has stopped, for now or for good."""
         return self.loop is None or self.loop.is_running()
 
-    def look_after(self) -> bool:
-        """Lend threads to whatever it waits for, for a caller that blocks its own, and return `can_end`."""
+    def look_after(self, *, limited: bool = False) -> bool:
+        """Lend threads to what it waits for, for a caller that blocks its own (see `Job.lend_thread`); return `can_end`."""
         for node in reachable(self):
             if isinstance(node, Load) and node.job is not None:
-                node.job.lend_thread()
+                node.job.lend_thread(limited=limited)
         return self.can_end()
 
 

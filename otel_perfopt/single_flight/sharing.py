@@ -8,25 +8,28 @@ traceback, and that these frames, which would keep each other until a collection
 """
 
 import asyncio
-import inspect
 import threading
 from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Hashable
-from contextvars import copy_context
 from functools import partial
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar, cast
 
 from otel_perfopt._core.flight import Aborted, Failed, Flights, Loaded, Outcome
 from otel_perfopt.errors import LoadCancelled, ReentrantLoad
 from otel_perfopt.single_flight.job import Job
-from otel_perfopt.single_flight.load import Load, Request, current_load, is_coroutine_function, waiters
-from otel_perfopt.single_flight.waiting import Waits, wait_in_loop, wait_in_thread
+from otel_perfopt.single_flight.load import Load, Request, is_coroutine_function, waiters
+from otel_perfopt.single_flight.waiting import Deadline, Waits, thread_node, wait_in_loop, wait_in_thread
+from otel_perfopt.telemetry.background import NoThread
 
-__all__ = ("SingleFlight", "Unawaited", "call_async", "finished")
+__all__ = ("Plan", "Seat", "SingleFlight")
 
 R = TypeVar("R", bound=Request)
 L = TypeVar("L", bound=Load)
+
+
+Plan = Loaded | tuple[Any, ...]
+"""A value, or a function and its arguments; not a `partial`, which would take one more frame of the interpreter's stack."""
 
 
 class SingleFlight(ABC, Generic[R, L]):
@@ -42,17 +45,13 @@ class SingleFlight(ABC, Generic[R, L]):
     __slots__ = ()
 
     name: str
+    _runs_behind: bool = False  # whether loads for synchronous callers run in a worker, so that callers may stop waiting
     _lock: threading.RLock
     _flights: Flights[L]
 
     @abstractmethod
-    def _answer(self, request: R, *, first: bool) -> Outcome | None:
-        """Return the outcome for which nothing has to be loaded, if there is one; under the lock.
-
-        Args:
-            request: what is wanted.
-            first: whether this request asks for the first time.
-        """
+    def _answer(self, request: R) -> Loaded | Failed | None:
+        """Return the outcome for which nothing has to be loaded, if there is one; under the lock."""
 
     @abstractmethod
     def _new_load(self, request: R, loop: AbstractEventLoop | None, job: Job | None) -> L:
@@ -86,69 +85,115 @@ class SingleFlight(ABC, Generic[R, L]):
     def _context(self) -> dict[str, Any]:
         """Return the context of errors."""
 
+    def _plan(self, load: L) -> "Plan":
+        """Return what calls the loader in this thread, or what need not be loaded after all."""
+        return self._load, load.loader
+
+    async def _plan_async(self, load: L) -> "Plan":
+        """Return what calls the loader on this loop, or what need not be loaded after all."""
+        return self._load_async, load.loader, load.job
+
+    def _settle(self, request: R, outcome: Outcome, *, at_once: bool) -> Outcome:  # noqa: ARG002
+        """Return what a caller gets in the end; called once for each request.
+
+        Args:
+            request: what was wanted.
+            outcome: what came of it; `Aborted` if the caller gives up.
+            at_once: whether that was found at the first attempt.
+        """
+        return outcome
+
+    def _deadline(self, request: R) -> Deadline | None:  # noqa: ARG002
+        """Return when a caller stops waiting for a load, which then runs in a worker; None for never."""
+        return None
+
+    def _too_late(self, request: R, deadline: Deadline) -> Outcome:
+        """Return the outcome for a caller whose deadline is over, while the load goes on; `Aborted` to wait longer."""
+        raise NotImplementedError(request, deadline)
+
+    def _holds(self, load: L, since: int) -> bool:  # noqa: ARG002
+        """Whether the outcome of a load holds for a caller who joined it at that moment."""
+        return True
+
+    def _moment(self) -> int:
+        """Return what tells the moments of `_holds` apart; under the lock."""
+        return 0
+
     def _share(self, request: R) -> Any:
         """Return the value of a request: load it, or wait for whoever loads it."""
-        first = True
-        while True:
-            outcome = self._attempt(request, first=first)
-            first = False
+        outcome: Outcome = Aborted()
+        attempts = 0
+        try:
             try:
-                if isinstance(outcome, Loaded):
-                    return outcome.value
-                if isinstance(outcome, Failed):
-                    raise outcome.error.with_traceback(outcome.traceback)
+                deadline = self._deadline(request)  # one for all attempts
+                while isinstance(outcome, Aborted):
+                    # Again, if whoever ran it was interrupted or cancelled, which is not this caller's business.
+                    attempts += 1
+                    outcome = self._attempt(request, deadline)
             finally:
-                del outcome
-            # Aborted: who ran it was interrupted or cancelled, which is not this caller's business. Try again.
+                outcome = self._settle(request, outcome, at_once=attempts == 1)
+            if isinstance(outcome, Failed):
+                raise outcome.error.with_traceback(outcome.traceback)
+            return cast("Loaded", outcome).value
+        finally:
+            del outcome
 
     async def _share_async(self, request: R) -> Any:
         """Do what `_share` does, without blocking the loop."""
-        first = True
-        while True:
-            outcome, mine = await self._attempt_async(request, first=first)
-            first = False
-            try:
-                if isinstance(outcome, Loaded):
-                    return outcome.value
-                if isinstance(outcome, Failed):
-                    raise outcome.error.with_traceback(outcome.traceback)
-                if mine and not isinstance(outcome.error, asyncio.CancelledError | None):
-                    raise outcome.error
-                if mine:
-                    raise LoadCancelled(
-                        f"the load of {self._title(request.key)} was cancelled from inside", context=self._context()
-                    ) from outcome.error
-            finally:
-                del outcome
-
-    def _attempt(self, request: R, *, first: bool) -> Outcome:
-        """Load in this thread, or wait for whoever loads."""
-        load, mine = None, False
+        outcome: Outcome = Aborted()
+        attempts = 0
         try:
-            load, mine, found = self._board(request, first=first)
-            if load is None:
-                return found
-            with Waits(waiters(blocks_loop=True, blocks_thread=not mine), load) as can_end:
+            try:
+                deadline = self._deadline(request)
+                while isinstance(outcome, Aborted):
+                    attempts += 1
+                    outcome = await self._attempt_async(request, deadline)
+            finally:
+                outcome = self._settle(request, outcome, at_once=attempts == 1)
+            if isinstance(outcome, Failed):
+                raise outcome.error.with_traceback(outcome.traceback)
+            return cast("Loaded", outcome).value
+        finally:
+            del outcome
+
+    def _attempt(self, request: R, deadline: Deadline | None) -> Outcome:
+        """Load in this thread, or wait for whoever loads."""
+        seat, runs = None, False
+        try:
+            seat = self._board(request)
+            if not isinstance(seat, Seat):
+                return seat
+            load, mine = seat.load, seat.is_mine
+            with Waits(waiters(blocks_loop=True, blocks_thread=not mine or self._runs_behind), load) as can_end:
                 if not can_end:
                     self._refuse(load)
-                if mine:
+                if mine and not self._runs_behind:
                     return self._run(load)
-                wait_in_thread(partial(self._subscribe, load), load.look_after)
-                return self._outcome_of(load)
+                if mine:
+                    self._start_behind(load)
+                    runs = True
+                limited = deadline is not None and not deadline.is_endless
+                wait_in_thread(partial(self._subscribe, load), partial(load.look_after, limited=limited), deadline)
+                outcome = self._outcome_of(seat, request, deadline)
         except BaseException:
-            if load is not None:
-                self._leave(load, mine=mine)
+            if isinstance(seat, Seat):
+                self._leave(seat.load, mine=seat.is_mine and not runs)
             raise
         finally:
-            del load
+            seat = load = None
+            del seat, load
+        if mine and isinstance(outcome, Aborted) and outcome.error is not None:
+            self._tell_cancelled(request.key, outcome)
+        return outcome
 
-    async def _attempt_async(self, request: R, *, first: bool) -> tuple[Outcome, bool]:
-        """Load in a task of this loop, or wait for whoever loads; also tell whether the load was this caller's."""
+    async def _attempt_async(self, request: R, deadline: Deadline | None) -> Outcome:
+        """Load in a task of this loop, or wait for whoever loads."""
         loop = asyncio.get_running_loop()
         job = None if is_coroutine_function(request.loader) else Job(request.loader)
-        load, mine, found = self._board(request, first=first, loop=loop, job=job)
-        if load is None:
-            return found, False
+        seat = self._board(request, loop=loop, job=job)
+        if not isinstance(seat, Seat):
+            return seat
+        load, mine = seat.load, seat.is_mine
         try:
             with Waits(waiters(), load) as can_end:
                 if not can_end:
@@ -156,37 +201,71 @@ class SingleFlight(ABC, Generic[R, L]):
                 if mine:
                     load.start(loop, self._drive(load), partial(self._finish, load, Aborted()))
                 elsewhere = load.loop is not None and load.loop is not loop
-                await wait_in_loop(partial(self._subscribe, load), load.can_end if elsewhere else None)
-                return self._outcome_of(load), mine
+                await wait_in_loop(partial(self._subscribe, load), load.can_end if elsewhere else None, deadline)
+                outcome = self._outcome_of(seat, request, deadline)
+                mine = mine and load.outcome is outcome  # not if it goes on, while this caller tries again
         except BaseException:
             self._leave(load, mine=mine and load.task is None)
             raise
+        finally:
+            del seat, load
+        if mine and isinstance(outcome, Aborted):
+            self._tell_cancelled(request.key, outcome)
+        return outcome
 
-    def _board(
-        self, request: R, *, first: bool, loop: AbstractEventLoop | None = None, job: Job | None = None
-    ) -> tuple[L | None, bool, Outcome]:
-        """Join the load in progress, or start one, unless the value has come meanwhile.
-
-        Returns:
-            The load, whether the caller has to run it, and the outcome if there is no load.
-        """
+    def _board(self, request: R, *, loop: AbstractEventLoop | None = None, job: Job | None = None) -> "Seat[L] | Loaded | Failed":
+        """Join the load in progress, or start one, unless there is an answer already."""
         started: L | None = None
         try:
             with self._lock:
-                answer = self._answer(request, first=first)
+                answer = self._answer(request)
                 if answer is not None:
-                    return None, False, answer
+                    return answer
                 load = self._joinable(request.key)
                 if load is not None:
                     load.parties += 1
-                    return load, False, Aborted()
+                    return Seat(load, is_mine=False, since=self._moment())
                 load = started = self._new_load(request, loop, job)
+                if self._runs_behind and loop is None:
+                    load.job = job or Job(partial(self._run_behind, load))
+                elif loop is None:
+                    load.waiting_for.add(thread_node())
                 self._flights.start(load)
-            return load, True, Aborted()
+                return Seat(load, is_mine=True, since=self._moment())
         except BaseException:
             if started is not None:  # interrupted on the way out; nobody would run it
                 self._finish(started, Aborted())
             raise
+
+    def _start_behind(self, load: L) -> None:
+        try:
+            load.start_behind()
+        except NoThread:  # the process ends; this thread does it
+            load.look_after()
+
+    def _start_unattended(self, request: R, loop: AbstractEventLoop | None = None) -> bool:
+        """Start a load that nobody waits for, unless one is in progress, and return whether it did."""
+        job = None if loop is None or is_coroutine_function(request.loader) else Job(request.loader)
+        started: L | None = None
+        try:
+            with self._lock:
+                if self._joinable(request.key) is not None:
+                    return False
+                load = started = self._new_load(request, loop, job)
+                load.parties = 0
+                load.goes_on = True
+                if loop is None:
+                    load.job = Job(partial(self._run_behind, load))
+                self._flights.start(load)
+            if loop is None:
+                load.start_behind()
+            else:
+                load.start(loop, self._drive(load), partial(self._finish, load, Aborted()))
+        except BaseException:
+            if started is not None:  # nobody would run it
+                self._finish(started, Aborted())
+            raise
+        return True
 
     def _joinable(self, key: Hashable) -> L | None:
         load = self._flights.find(key)
@@ -197,20 +276,33 @@ class SingleFlight(ABC, Generic[R, L]):
 
     def _run(self, load: L) -> Outcome:
         """Run a load in this thread."""
-        token = current_load.set(load.ticket)
+        load.waiting_for.add(thread_node())
+        entered = load.enter()
         try:
-            return self._end(load, Loaded(self._load(load.loader)))
+            plan = self._plan(load)
+            return self._end(load, plan if isinstance(plan, Loaded) else Loaded(plan[0](*plan[1:])))
         except Exception as error:  # noqa: BLE001 - it goes to everybody, this caller included
             return self._end(load, Failed(error, error.__traceback__))
         finally:
-            current_load.reset(token)
+            for variable, token in entered:
+                variable.reset(token)
+            del load
+
+    def _run_behind(self, load: L) -> None:
+        """Run a load in a worker; the outcome is the flight's."""
+        try:
+            self._run(load)
+        except BaseException as error:  # noqa: BLE001 - an exit goes to the caller that started the load
+            self._finish(load, Aborted(error))
+        finally:
             del load
 
     async def _drive(self, load: L) -> None:
         """Run a load as a task; the outcome is the flight's, so that the task itself does not fail."""
-        current_load.set(load.ticket)
+        load.enter()  # in the context of this task
         try:
-            self._end(load, Loaded(await self._load_async(load.loader, load.job)))
+            plan = await self._plan_async(load)
+            self._end(load, plan if isinstance(plan, Loaded) else Loaded(await plan[0](*plan[1:])))
         except Exception as error:  # noqa: BLE001 - it goes to those who wait
             self._end(load, Failed(error, error.__traceback__))
         except BaseException as error:
@@ -243,12 +335,29 @@ class SingleFlight(ABC, Generic[R, L]):
         with self._lock:
             return load.on_done(waker)
 
-    def _outcome_of(self, load: L) -> Outcome:
+    def _outcome_of(self, seat: "Seat[L]", request: R, deadline: Deadline | None) -> Outcome:
         """Return the outcome of a load that was waited for; one that cannot end is left to its loop."""
-        if load.outcome is None:
-            self._abandon(load)
+        load = seat.load
+        if load.outcome is not None:
+            return load.outcome if seat.is_mine or self._holds(load, seat.since) else Aborted()
+        if deadline is not None and not deadline.left():
+            load.goes_on = True
             self._leave(load)
-        return load.outcome or Aborted()
+            return self._too_late(request, deadline)
+        self._abandon(load)
+        self._leave(load)
+        return Aborted()
+
+    def _tell_cancelled(self, key: Hashable, outcome: Aborted) -> NoReturn:
+        """Tell the caller that started a load what ended it."""
+        try:
+            if not isinstance(outcome.error, asyncio.CancelledError | None):
+                raise outcome.error
+            raise LoadCancelled(
+                f"the load of {self._title(key)} was cancelled from inside", context=self._context()
+            ) from outcome.error
+        finally:
+            del outcome
 
     def _abandon(self, load: L) -> None:
         """Let nobody join a load that has ended or cannot end, and let nobody wait for one whose loop is closed."""
@@ -276,37 +385,15 @@ class SingleFlight(ABC, Generic[R, L]):
         )
 
 
-class Unawaited(TypeError):
-    """A loader returned an awaitable to a caller who cannot await it; that caller is wrong, and not the loader."""
+class Seat(NamedTuple, Generic[L]):
+    """A caller's place in a load.
 
-
-def finished(value: Any, *, owner: str, instead: str) -> Any:
-    """Return what a loader returned to a synchronous caller, who cannot wait for an awaitable.
-
-    Args:
-        value: what it returned.
-        owner: whose load it is, for the message.
-        instead: what to call instead if that is an awaitable.
-
-    Raises:
-        Unawaited: it is one.
+    Attributes:
+        load: the load.
+        is_mine: whether the caller has to start it.
+        since: the moment when the caller came.
     """
-    if inspect.isawaitable(value):
-        if inspect.iscoroutine(value):
-            value.close()
-        raise Unawaited(f"{owner}: the loader returned an awaitable to a synchronous call; use '{instead}'")
-    return value
 
-
-async def call_async(loader: Callable[[], Any], job: Job | None) -> Any:
-    """Await a coroutine function, or have a worker do the job."""
-    if job is None:
-        return await loader()
-    job.context = copy_context()  # has the span of this load
-    outcome = await job.outcome()
-    try:
-        if not isinstance(outcome, Loaded):
-            raise outcome.error or asyncio.CancelledError
-        return await outcome.value if inspect.isawaitable(outcome.value) else outcome.value
-    finally:
-        del outcome
+    load: L
+    is_mine: bool
+    since: int

@@ -2,21 +2,21 @@
 
 import inspect
 import logging
-import time
 from collections.abc import Callable, Collection, Iterable
-from types import TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span
+from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
+from typing_extensions import override
 
 from otel_perfopt._core.cells import Counts
-from otel_perfopt.telemetry import names, spans
+from otel_perfopt.telemetry import names
 from otel_perfopt.telemetry.family import Family, Series
 from otel_perfopt.telemetry.latency import Latency
-from otel_perfopt.telemetry.wrapping import Wrapper, plain_function
+from otel_perfopt.telemetry.spans import Timed, start
+from otel_perfopt.telemetry.wrapping import Wrapper, plain_function, wrap_in
 
 __all__ = ("BATCHES", "BatchCounts", "BatchMeter", "Flush", "observed_batch", "observed_flush")
 
@@ -95,27 +95,21 @@ class Flush(NamedTuple):
     contexts: Collection[Context]
 
 
-class _Timed(spans.Traced):
+class _Call(Timed):
     """Spans and times one call of a function that takes a batch."""
 
-    __slots__ = ("_begin", "_meter")
+    __slots__ = ("_meter",)
 
     def __init__(self, meter: BatchMeter, attributes: dict[str, AttributeValue]) -> None:
         super().__init__(meter.span, {names.BATCH_NAME: meter.batch, **attributes})
         self._meter = meter
 
-    def __enter__(self) -> Span:
-        span = super().__enter__()
-        self._begin = time.perf_counter()
-        return span
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        seconds = time.perf_counter() - self._begin
-        super().__exit__(kind, error, traceback)
-        self._meter.duration(error).record(seconds)
+    @override
+    def latency(self, error: BaseException | None) -> Latency:
+        return self._meter.duration(error)
 
 
-class _TimedFlush(_Timed):
+class _Flush(_Call):
     """The same for a processor's own call: the span is a root, linked with those of the callers in both directions."""
 
     __slots__ = ("_contexts",)
@@ -126,41 +120,18 @@ class _TimedFlush(_Timed):
         flush.meter.size.record(flush.size)
         flush.meter.wait_time.record(max(0.0, flush.waited))
 
-    def __enter__(self) -> Span:
+    @override
+    def _start(self) -> Span:
         callers = _callers(self._contexts)
-        self.span = span = self._root(callers)
-        self._token = spans.attach(span)
+        span = start(self._name, self._attributes, links=callers[:MAX_LINKS])
         if callers and span.is_recording():
             _link_back(callers, span)
-        self._begin = time.perf_counter()
         return span
-
-    def _root(self, callers: list[Span]) -> Span:
-        if not spans._is_on:
-            return trace.INVALID_SPAN
-        try:
-            links = [Link(span.get_span_context()) for span in callers[:MAX_LINKS]]
-            return spans.tracer().start_span(self._name, Context(), attributes=self._attributes, links=links)
-        except Exception:  # noqa: BLE001 - what samplers and processors raise is not the function's business
-            _log.debug("the span %r could not be started", self._name, exc_info=True)
-            return trace.INVALID_SPAN
 
 
 def observed_flush(method: F) -> F:
     """Decorate the method of a processor that calls its function; it takes a `Flush`."""
-    if inspect.iscoroutinefunction(method):
-
-        async def wrapper_async(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-            with _TimedFlush(*args):
-                return await wrapped(*args, **kwargs)
-
-        return cast("F", Wrapper(method, wrapper_async))
-
-    def wrapper(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-        with _TimedFlush(*args):
-            return wrapped(*args, **kwargs)
-
-    return cast("F", Wrapper(method, wrapper))
+    return wrap_in(method, lambda _, args: _Flush(*args))
 
 
 def observed_batch(name: str) -> Callable[[F], F]:
@@ -202,14 +173,14 @@ def observed_batch(name: str) -> Callable[[F], F]:
             count(size, results)
             return results
 
-        def timed(size: int | None) -> _Timed:
+        def timed(size: int | None) -> _Call:
             if size is None:
-                return _Timed(meter, {})
+                return _Call(meter, {})
             meter.size.record(size)
-            return _Timed(meter, {names.BATCH_SIZE.name: size})
+            return _Call(meter, {names.BATCH_SIZE.name: size})
 
         def fail(size: int | None, error: BaseException) -> None:
-            BATCHES.tally(name, names.BATCH_ITEMS, names.error_type(error)).n += size or 0
+            BATCHES.tally(name, names.BATCH_ITEMS, {names.ERROR_TYPE: names.error_type(error)}).n += size or 0
 
         def count(size: int | None, results: Any) -> None:
             failures = [each for each in results if isinstance(each, BaseException)] if isinstance(results, list | tuple) else ()

@@ -1,20 +1,21 @@
 """The telemetry of caches: their counts, and decorators that put them on the methods of any cache class."""
 
 import inspect
-import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, TypeVar, cast
 
+from opentelemetry import trace
 from opentelemetry.trace import Span
+from typing_extensions import override
 
 from otel_perfopt._core.cells import Counts
 from otel_perfopt.telemetry import names
 from otel_perfopt.telemetry.family import Family, Series
-from otel_perfopt.telemetry.spans import Traced
-from otel_perfopt.telemetry.wrapping import Wrapper, label_of, plain_function
+from otel_perfopt.telemetry.latency import Latency
+from otel_perfopt.telemetry.spans import Timed, end, start
+from otel_perfopt.telemetry.wrapping import Wrapper, label_of, name_of, plain_function, wrap_in
 
-__all__ = ("CACHES", "CacheCounts", "observed_cache", "observed_load")
+__all__ = ("CACHES", "CacheCounts", "observed_cache", "observed_load", "observed_refresh", "tell_found")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +32,9 @@ class CacheCounts(Counts):
         "expiries",
         "hits",
         "misses",
+        "refreshes",
+        "stale",
+        "tag_invalidations",
     )
 
     clears: int
@@ -41,6 +45,9 @@ class CacheCounts(Counts):
     expiries: int
     hits: int
     misses: int
+    refreshes: int
+    stale: int
+    tag_invalidations: int
 
 
 CACHES = Family(
@@ -49,36 +56,45 @@ CACHES = Family(
     series={
         "hits": Series(names.CACHE_REQUESTS, {names.CACHE_RESULT: "hit", names.CACHE_TIER: names.MEMORY_TIER}),
         "misses": Series(names.CACHE_REQUESTS, {names.CACHE_RESULT: "miss"}),
+        "stale": Series(names.CACHE_REQUESTS, {names.CACHE_RESULT: "stale", names.CACHE_TIER: names.MEMORY_TIER}),
         "evicted_capacity": Series(names.CACHE_EVICTIONS, {names.EVICTION_REASON: "capacity"}),
         "evicted_weight": Series(names.CACHE_EVICTIONS, {names.EVICTION_REASON: "weight"}),
         "evicted_expired": Series(names.CACHE_EVICTIONS, {names.EVICTION_REASON: "expired"}),
         "deletes": Series(names.CACHE_INVALIDATIONS, {names.INVALIDATION_REASON: "delete"}),
         "expiries": Series(names.CACHE_INVALIDATIONS, {names.INVALIDATION_REASON: "expire"}),
+        "tag_invalidations": Series(names.CACHE_INVALIDATIONS, {names.INVALIDATION_REASON: "tag"}),
+        "refreshes": Series(names.CACHE_REFRESHES, {}),
         "clears": Series(names.CACHE_INVALIDATIONS, {names.INVALIDATION_REASON: "clear"}),
     },
 )
 
 
-class _Load(Traced):
+class _Load(Timed):
     """Spans and times one load."""
 
-    __slots__ = ("_cache", "_start")
+    __slots__ = ("_cache",)
+
+    def __init__(self, cache: str, verb: str = "load") -> None:
+        self._cache = names.clean(cache)
+        super().__init__(f"{verb} {self._cache}", {names.CACHE_NAME: self._cache})
+
+    @override
+    def latency(self, error: BaseException | None) -> Latency:
+        return CACHES.latency(self._cache, names.CACHE_LOAD_DURATION, None if error is None else names.error_type(error))
+
+
+class _Refresh(_Load):
+    """The same for a load that nobody waits for: the span is a root, linked to that of the request that was the reason."""
+
+    __slots__ = ()
 
     def __init__(self, cache: str) -> None:
-        cache = names.clean(cache)
-        super().__init__(f"load {cache}", {names.CACHE_NAME: cache})
-        self._cache = cache
+        super().__init__(cache, "refresh")
 
-    def __enter__(self) -> Span:
-        span = super().__enter__()
-        self._start = time.perf_counter()
-        return span
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        seconds = time.perf_counter() - self._start
-        super().__exit__(kind, error, traceback)
-        failure = None if error is None else names.error_type(error)
-        CACHES.latency(self._cache, names.CACHE_LOAD_DURATION, failure).record(seconds)
+    @override
+    def _start(self) -> Span:
+        reason = trace.get_current_span()
+        return start(self._name, self._attributes, links=[reason] if reason.get_span_context().is_valid else [])
 
 
 def observed_load(name: str | None = None) -> Callable[[F], F]:
@@ -97,26 +113,20 @@ def observed_load(name: str | None = None) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         label = label_of(function)
-
-        def name_of(instance: Any) -> str:
-            found = name or getattr(instance, "name", None)
-            return found if isinstance(found, str) and found else label
-
-        if inspect.iscoroutinefunction(plain_function(function)):
-
-            async def wrapper_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-                with _Load(name_of(instance)):
-                    return await wrapped(*args, **kwargs)
-
-            return cast("F", Wrapper(function, wrapper_async))
-
-        def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-            with _Load(name_of(instance)):
-                return wrapped(*args, **kwargs)
-
-        return cast("F", Wrapper(function, wrapper))
+        return wrap_in(function, lambda instance, _: _Load(name or name_of(instance, label)))
 
     return decorate
+
+
+def observed_refresh(method: F) -> F:
+    """Decorate the method of a cache that loads the value of a fresh entry anew: a span ``refresh {name}`` and its duration."""
+    return wrap_in(method, lambda cache, _: _Refresh(cache.name))
+
+
+def tell_found(cache: str, tier: str | None, begin: int) -> None:
+    """Tell, with a span, that a tier behind the memory has answered; it began so many nanoseconds after 1970."""
+    cache = names.clean(cache)
+    end(start(f"load {cache}", {names.CACHE_NAME: cache, names.CACHE_TIER: tier or ""}, begin=begin))
 
 
 def _is_something(result: object) -> bool:

@@ -1,7 +1,7 @@
 """The events of caches and operations: derived from their counts every few seconds, so that a hit costs nothing more.
 
-``cache.hit``, ``cache.miss`` and ``cache.eviction`` tell how many since the last time, per cache; ``performance.metric`` tells
-count, successes, errors and durations per operation. Keys of caches are never told.
+``cache.hit``, ``cache.miss``, ``cache.stale`` and ``cache.eviction`` tell how many since the last time, per cache;
+``performance.metric`` tells count, successes, errors and durations per operation. Keys of caches are never told.
 """
 
 import threading
@@ -14,7 +14,7 @@ from otel_perfopt.telemetry.events import Subscription, emit, on_subscribe
 __all__ = ("NAMES", "flush_derived", "start_deriving")
 
 INTERVAL = 5.0
-NAMES = ("cache.hit", "cache.miss", "cache.eviction", "performance.metric")
+NAMES = ("cache.hit", "cache.miss", "cache.stale", "cache.eviction", "performance.metric")
 
 _running = False
 _last: dict[tuple[str, ...], float] = {}
@@ -49,8 +49,10 @@ def _tick() -> None:
 def _changes() -> Iterator[tuple[str, dict[str, Any]]]:
     for reading in instruments.observe(names.CACHE_REQUESTS):
         cache, result = reading.attributes[names.CACHE_NAME], reading.attributes[names.CACHE_RESULT]
-        if count := _change(("cache", cache, result), reading.value):
-            yield f"cache.{result}", {"cache": cache, "count": count}
+        tier = reading.attributes.get(names.CACHE_TIER, names.MEMORY_TIER)
+        if count := _change(("cache", cache, result, tier), reading.value):
+            where = {} if tier == names.MEMORY_TIER else {"tier": tier}
+            yield f"cache.{result}", {"cache": cache, **where, "count": count}
     for reading in instruments.observe(names.CACHE_EVICTIONS):
         cache, reason = reading.attributes[names.CACHE_NAME], reading.attributes[names.EVICTION_REASON]
         if count := _change(("eviction", cache, reason), reading.value):

@@ -47,7 +47,7 @@ class Reading(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """A count of failures of one kind; add to `n`.
+    """A count with attributes of its own; add to `n`.
 
     Attributes:
         attributes: its attributes.
@@ -67,14 +67,14 @@ class _Named(Generic[C]):
         retired: the counts of those that are gone, and which of them was added last; one tuple, so that it changes in one step.
         live: the others, with their counts and gauges.
         latencies: by metric and error type.
-        tallies: the same for counts of failures.
+        tallies: by metric and the values of its attributes.
     """
 
     name: str
     retired: tuple[C, int]
     live: dict[int, tuple["weakref.ref[Any]", C, Gauges]] = field(default_factory=dict)
     latencies: dict[tuple[Metric, str | None], Latency] = field(default_factory=dict)
-    tallies: dict[tuple[Metric, str], Tally] = field(default_factory=dict)
+    tallies: dict[tuple[Any, ...], Tally] = field(default_factory=dict)
 
 
 class Family(Generic[C]):
@@ -139,16 +139,18 @@ class Family(Generic[C]):
                 found = named.latencies.setdefault((metric, error_type), Latency(attributes, size))
             return found
 
-    def tally(self, name: str, metric: Metric, error_type: str) -> Tally:
-        """Return the count of `metric` under `name` of failures with this `error_type`."""
+    def tally(self, name: str, metric: Metric, attributes: Mapping[str, str]) -> Tally:
+        """Return the count of `metric` under `name` with these attributes, whose values are not known beforehand."""
         instruments.ensure_registered()
         with self._lock:
             named = self._named(name)
-            found = named.tallies.get((metric, error_type))
+            found = named.tallies.get((metric, *attributes.values()))
             if found is None:
-                error_type = names.ERROR_TYPE_OTHER if len(named.tallies) >= MAX_ERROR_TYPES else names.clean(error_type)
-                tally = Tally({self.name_attribute: named.name, names.ERROR_TYPE: error_type})
-                found = named.tallies.setdefault((metric, error_type), tally)
+                told = {attribute: names.clean(value) for attribute, value in attributes.items()}
+                if names.ERROR_TYPE in told and len(named.tallies) >= MAX_ERROR_TYPES:
+                    told[names.ERROR_TYPE] = names.ERROR_TYPE_OTHER
+                tally = Tally({self.name_attribute: named.name, **told})
+                found = named.tallies.setdefault((metric, *told.values()), tally)
             return found
 
     def observe(self, metric: Metric) -> Iterator[Reading]:

@@ -1,18 +1,16 @@
 """The telemetry of lazy loads: a span and a duration, put on by a decorator."""
 
-import inspect
-import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from opentelemetry.trace import Span
+from typing_extensions import override
 
 from otel_perfopt._core.cells import Counts
 from otel_perfopt.telemetry import names
 from otel_perfopt.telemetry.family import Family
-from otel_perfopt.telemetry.spans import Traced
-from otel_perfopt.telemetry.wrapping import Wrapper, label_of, plain_function
+from otel_perfopt.telemetry.latency import Latency
+from otel_perfopt.telemetry.spans import Timed
+from otel_perfopt.telemetry.wrapping import label_of, name_of, wrap_in
 
 __all__ = ("LAZIES", "observed_lazy")
 
@@ -28,26 +26,18 @@ class LazyCounts(Counts):
 LAZIES = Family(names.LAZY_NAME, LazyCounts, series={})
 
 
-class _Load(Traced):
+class _Load(Timed):
     """Spans and times one load."""
 
-    __slots__ = ("_lazy", "_start")
+    __slots__ = ("_lazy",)
 
     def __init__(self, name: str) -> None:
-        name = LAZIES.resolve(name)
-        super().__init__(f"load {name}", {names.LAZY_NAME: name})
-        self._lazy = name
+        self._lazy = LAZIES.resolve(name)
+        super().__init__(f"load {self._lazy}", {names.LAZY_NAME: self._lazy})
 
-    def __enter__(self) -> Span:
-        span = super().__enter__()
-        self._start = time.perf_counter()
-        return span
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        seconds = time.perf_counter() - self._start
-        super().__exit__(kind, error, traceback)
-        failure = None if error is None else names.error_type(error)
-        LAZIES.latency(self._lazy, names.LAZY_LOAD_DURATION, failure).record(seconds)
+    @override
+    def latency(self, error: BaseException | None) -> Latency:
+        return LAZIES.latency(self._lazy, names.LAZY_LOAD_DURATION, None if error is None else names.error_type(error))
 
 
 def observed_lazy(name: str | None = None) -> Callable[[F], F]:
@@ -66,23 +56,6 @@ def observed_lazy(name: str | None = None) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         label = label_of(function)
-
-        def name_of(instance: Any) -> str:
-            found = name or getattr(instance, "name", None)
-            return found if isinstance(found, str) and found else label
-
-        if inspect.iscoroutinefunction(plain_function(function)):
-
-            async def wrapper_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-                with _Load(name_of(instance)):
-                    return await wrapped(*args, **kwargs)
-
-            return cast("F", Wrapper(function, wrapper_async))
-
-        def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-            with _Load(name_of(instance)):
-                return wrapped(*args, **kwargs)
-
-        return cast("F", Wrapper(function, wrapper))
+        return wrap_in(function, lambda instance, _: _Load(name or name_of(instance, label)))
 
     return decorate

@@ -69,7 +69,7 @@ CACHE_REQUESTS = Metric(
     "perfopt.cache.requests",
     "counter",
     "{request}",
-    "Look-ups, by their result: a hit was answered from a tier, a miss was not.",
+    "Look-ups, by their result: a hit was answered from a tier, a miss was not; stale is an old value for want of a new one.",
     (CACHE_NAME, CACHE_RESULT, CACHE_TIER),
 )
 CACHE_EVICTIONS = Metric(
@@ -83,8 +83,29 @@ CACHE_INVALIDATIONS = Metric(
     "perfopt.cache.invalidations",
     "counter",
     "{invalidation}",
-    "Invalidations that were asked for: deletes of a key, expiries of a key, and clears of the whole cache.",
+    "Invalidations that were asked for: deletes and expiries of a key, of a tag, and clears of the whole cache.",
     (CACHE_NAME, INVALIDATION_REASON),
+)
+CACHE_REFRESHES = Metric(
+    "perfopt.cache.refreshes",
+    "counter",
+    "{refresh}",
+    "Loads of values that were fresh still, started ahead of time.",
+    (CACHE_NAME,),
+)
+CACHE_TIER_ERRORS = Metric(
+    "perfopt.cache.tier.errors",
+    "counter",
+    "{error}",
+    "Calls of a tier behind the memory that failed; the cache went on without it.",
+    (CACHE_NAME, CACHE_TIER, ERROR_TYPE),
+)
+CACHE_BREAKER_OPEN = Metric(
+    "perfopt.cache.breaker.open",
+    "up-down counter",
+    "{breaker}",
+    "1 while a tier that keeps failing is left alone for a while, otherwise 0.",
+    (CACHE_NAME, CACHE_TIER),
 )
 CACHE_ENTRY_COUNT = Metric(
     "perfopt.cache.entry.count",
@@ -281,6 +302,9 @@ METRICS: tuple[Metric, ...] = (
     CACHE_REQUESTS,
     CACHE_EVICTIONS,
     CACHE_INVALIDATIONS,
+    CACHE_REFRESHES,
+    CACHE_TIER_ERRORS,
+    CACHE_BREAKER_OPEN,
     CACHE_ENTRY_COUNT,
     CACHE_ENTRY_LIMIT,
     CACHE_SIZE,

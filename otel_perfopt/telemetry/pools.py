@@ -1,21 +1,20 @@
 """The telemetry of pools: their counts, and decorators that put it on the slow paths of any pool class."""
 
-import inspect
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from opentelemetry import trace
-from opentelemetry.trace import Span
+from typing_extensions import override
 
 from otel_perfopt._core.cells import Counts
 from otel_perfopt.telemetry import names
 from otel_perfopt.telemetry.family import Family, Series
 from otel_perfopt.telemetry.latency import Latency
 from otel_perfopt.telemetry.names import Metric
-from otel_perfopt.telemetry.spans import Traced
-from otel_perfopt.telemetry.wrapping import Wrapper, label_of, plain_function
+from otel_perfopt.telemetry.spans import Timed, Traced
+from otel_perfopt.telemetry.wrapping import label_of, wrap_in
 
 __all__ = ("DB_POOLS", "POOLS", "PoolCounts", "PoolMetrics", "metrics_of", "observed_create", "observed_pool", "observed_wait")
 
@@ -114,28 +113,22 @@ def metrics_of(semconv: Literal["perfopt", "db"]) -> PoolMetrics:
     return _METRICS[semconv]
 
 
-class _Create(Traced):
+class _Create(Timed):
     """Spans and times one creation."""
 
-    __slots__ = ("_metrics", "_pool", "_start")
+    __slots__ = ("_metrics", "_pool")
 
-    def __init__(self, pool: str, metrics: PoolMetrics) -> None:
-        pool = names.clean(pool)
-        super().__init__(f"create {pool}", {names.POOL_NAME: pool})
-        self._pool, self._metrics = pool, metrics
+    def __init__(self, pool: Any) -> None:
+        self._pool = names.clean(pool.name)
+        self._metrics = getattr(pool, "metrics", _METRICS["perfopt"])
+        super().__init__(f"create {self._pool}", {names.POOL_NAME: self._pool})
 
-    def __enter__(self) -> Span:
-        span = super().__enter__()
-        self._start = time.perf_counter()
-        return span
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        seconds = time.perf_counter() - self._start
-        super().__exit__(kind, error, traceback)
+    @override
+    def latency(self, error: BaseException | None) -> Latency:
         if error is None:
-            self._metrics.family.latency(self._pool, self._metrics.create_time).record(seconds)
-        else:  # the database conventions have no place for these
-            POOLS.latency(self._pool, names.POOL_CREATE_TIME, names.error_type(error)).record(seconds)
+            return self._metrics.family.latency(self._pool, self._metrics.create_time)
+        # The database conventions have no place for these.
+        return POOLS.latency(self._pool, names.POOL_CREATE_TIME, names.error_type(error))
 
 
 class _Wait(Traced):
@@ -178,11 +171,7 @@ def observed_create(function: F) -> F:
 
     The pool has its name in ``name``, and where its figures go in ``metrics``, if not to the library's own metrics.
     """
-
-    def observation(instance: Any) -> _Create:
-        return _Create(instance.name, getattr(instance, "metrics", _METRICS["perfopt"]))
-
-    return _observed(function, observation, lambda _observation, _result: None)
+    return wrap_in(function, lambda pool, _: _Create(pool))
 
 
 def observed_wait(function: F) -> F:
@@ -190,29 +179,7 @@ def observed_wait(function: F) -> F:
 
     If what the method returns has an attribute ``origin`` with a span context, the span is linked to it.
     """
-    return _observed(function, lambda instance: _Wait(instance.name), _Wait.link)
-
-
-def _observed(function: F, observation_of: Callable[[Any], Any], note: Callable[[Any, Any], None]) -> F:
-    if inspect.iscoroutinefunction(plain_function(function)):
-
-        async def wrapper_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-            observation = observation_of(instance)
-            with observation:
-                result = await wrapped(*args, **kwargs)
-                note(observation, result)
-                return result
-
-        return cast("F", Wrapper(function, wrapper_async))
-
-    def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        observation = observation_of(instance)
-        with observation:
-            result = wrapped(*args, **kwargs)
-            note(observation, result)
-            return result
-
-    return cast("F", Wrapper(function, wrapper))
+    return wrap_in(function, lambda pool, _: _Wait(pool.name), _Wait.link)
 
 
 def observed_pool(name: str | None = None) -> Callable[[F], F]:
@@ -232,19 +199,10 @@ def observed_pool(name: str | None = None) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        async def wrapper_async(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-            with _Obtain(counts, wait_time):
-                return await wrapped(*args, **kwargs)
-
-        def wrapper(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-            with _Obtain(counts, wait_time):
-                return wrapped(*args, **kwargs)
-
-        is_async = inspect.iscoroutinefunction(plain_function(function))
-        observed = Wrapper(function, wrapper_async if is_async else wrapper)
+        observed = wrap_in(function, lambda _instance, _args: _Obtain(counts, wait_time))
         pool = name or label_of(function)
         wait_time = POOLS.latency(pool, names.POOL_WAIT_TIME)
         counts = POOLS.join(pool, observed)  # read for as long as the decorated function lives
-        return cast("F", observed)
+        return observed
 
     return decorate

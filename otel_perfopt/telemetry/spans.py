@@ -5,26 +5,31 @@ A span must not use `Span.add_event`, which OpenTelemetry is retiring; a failure
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Token
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, Status, StatusCode, Tracer
+from opentelemetry.trace import Link, Span, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from otel_perfopt.telemetry import names
-from otel_perfopt.telemetry.wrapping import Wrapper, label_of, plain_function
+from otel_perfopt.telemetry.latency import Latency
+from otel_perfopt.telemetry.wrapping import label_of, plain_function, wrap_in
 
-__all__ = ("Traced", "attach", "detach", "end", "fail", "reset_tracer", "start", "switch", "traced", "tracer")
+__all__ = ("Timed", "Traced", "attach", "detach", "end", "fail", "reset_tracer", "start", "switch", "traced", "tracer", "watch")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _log = logging.getLogger(names.SCOPE)
 _tracer: Tracer | None = None
 _is_on = True
+_on_end: Callable[[Span], object] | None = None
+_stand_in: Tracer | None = None
 
 
 def tracer() -> Tracer:
@@ -47,6 +52,12 @@ def reset_tracer() -> None:
     _tracer = None
 
 
+def watch(on_end: Callable[[Span], object] | None, stand_in: Tracer | None) -> None:
+    """Have `on_end` called with every span that ends, and spans made by `stand_in` where no provider makes any; for tests."""
+    global _on_end, _stand_in
+    _on_end, _stand_in = on_end, stand_in
+
+
 class Traced:
     """A context manager that spans its block.
 
@@ -63,13 +74,36 @@ class Traced:
         self._token: Token[Context] | None = None
 
     def __enter__(self) -> Span:
-        self.span = span = start(self._name, self._attributes)
+        self.span = span = self._start()
         self._token = attach(span)
         return span
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         detach(self._token, self.span, error)
         end(self.span, error)
+
+    def _start(self) -> Span:
+        return start(self._name, self._attributes)
+
+
+class Timed(Traced, ABC):
+    """A context manager that spans its block, and records how long it took."""
+
+    __slots__ = ("_begin",)
+
+    def __enter__(self) -> Span:
+        span = super().__enter__()
+        self._begin = time.perf_counter()
+        return span
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        seconds = time.perf_counter() - self._begin
+        super().__exit__(kind, error, traceback)
+        self.latency(error).record(seconds)
+
+    @abstractmethod
+    def latency(self, error: BaseException | None) -> Latency:
+        """Return where to record how long it took, with the error that it ended with."""
 
 
 def traced(name: str, *, attributes: Mapping[str, AttributeValue] | None = None) -> Callable[[F], F]:
@@ -93,29 +127,37 @@ def traced(name: str, *, attributes: Mapping[str, AttributeValue] | None = None)
         plain = plain_function(function)
         if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
             raise TypeError(f"@traced cannot follow the generator {label_of(function)}(); use @measure_performance")
-        if inspect.iscoroutinefunction(plain):
-
-            async def wrapper_async(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-                with Traced(name, attributes):
-                    return await wrapped(*args, **kwargs)
-
-            return cast("F", Wrapper(function, wrapper_async))
-
-        def wrapper(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-            with Traced(name, attributes):
-                return wrapped(*args, **kwargs)
-
-        return cast("F", Wrapper(function, wrapper))
+        return wrap_in(function, lambda _instance, _args: Traced(name, attributes))
 
     return decorate
 
 
-def start(name: str, attributes: Mapping[str, AttributeValue] | None = None) -> Span:
-    """Start a span, without making it the current one."""
+def start(
+    name: str,
+    attributes: Mapping[str, AttributeValue] | None = None,
+    *,
+    links: Iterable[Span] | None = None,
+    begin: int | None = None,
+) -> Span:
+    """Start a span, without making it the current one.
+
+    Args:
+        name: the name of the span.
+        attributes: its attributes.
+        links: spans to link it to; it has no parent then.
+        begin: when it began, in nanoseconds since 1970; now by default.
+    """
     if not _is_on:
         return trace.INVALID_SPAN
     try:
-        return tracer().start_span(name, attributes=attributes)
+        parent = None if links is None else Context()
+        about = None if links is None else [Link(span.get_span_context()) for span in links]
+        span = tracer().start_span(name, parent, attributes=attributes, links=about, start_time=begin)
+        stand_in = _stand_in
+        if stand_in is None or span.get_span_context() != trace.get_current_span(parent).get_span_context():
+            return span
+        # There is no provider: what came is the span of the caller, or none.
+        return stand_in.start_span(name, parent, attributes=attributes, links=about, start_time=begin)
     except Exception:  # noqa: BLE001 - what samplers and processors raise is not the caller's business
         _log.debug("the span %r could not be started", name, exc_info=True)
         return trace.INVALID_SPAN
@@ -143,6 +185,8 @@ def end(span: Span, error: BaseException | None = None) -> None:
         span.end()
     except Exception:  # noqa: BLE001 - what processors raise is not the caller's business
         _log.debug("the span %r could not be ended", span, exc_info=True)
+    if (on_end := _on_end) is not None:
+        on_end(span)
 
 
 def fail(span: Span, error: BaseException) -> None:

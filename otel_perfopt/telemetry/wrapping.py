@@ -5,11 +5,14 @@ import inspect
 import pickle
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import wrapt
 
-__all__ = ("BoundWrapper", "Wrapper", "label_of", "plain_function")
+__all__ = ("BoundWrapper", "Wrapper", "label_of", "name_of", "plain_function", "wrap_in")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class BoundWrapper(wrapt.BoundFunctionWrapper):  # type: ignore[misc, type-arg, unused-ignore]
@@ -63,6 +66,37 @@ def _find(module: str, qualname: str) -> Any:
     return reduce(getattr, qualname.split("."), importlib.import_module(module))
 
 
+def wrap_in(
+    function: F, manager_of: Callable[[Any, tuple[Any, ...]], Any], note: Callable[[Any, Any], object] | None = None
+) -> F:
+    """Return a function or coroutine function that runs `function` inside a context manager made for each call.
+
+    Args:
+        function: what to run.
+        manager_of: returns the context manager, for the instance and the arguments.
+        note: takes the context manager and what the function has returned, before the manager is left.
+    """
+    if inspect.iscoroutinefunction(plain_function(function)):
+
+        async def wrapper_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+            with (manager := manager_of(instance, args)):
+                result = await wrapped(*args, **kwargs)
+                if note is not None:
+                    note(manager, result)
+                return result
+
+        return cast("F", Wrapper(function, wrapper_async))
+
+    def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        with (manager := manager_of(instance, args)):
+            result = wrapped(*args, **kwargs)
+            if note is not None:
+                note(manager, result)
+            return result
+
+    return cast("F", Wrapper(function, wrapper))
+
+
 def plain_function(function: Any) -> Any:
     """Return what `inspect` should look at to tell what kind of function this is.
 
@@ -72,6 +106,12 @@ def plain_function(function: Any) -> Any:
     if inspect.isroutine(function) or isinstance(function, type | partial) or not callable(function):
         return function
     return type(function).__call__
+
+
+def name_of(instance: Any, default: str) -> str:
+    """Return the attribute ``name`` of an instance, or `default` if there is none."""
+    found = getattr(instance, "name", None)
+    return found if isinstance(found, str) and found else default
 
 
 def label_of(function: Callable[..., Any]) -> str:

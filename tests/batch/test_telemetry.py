@@ -311,7 +311,7 @@ def test_batches_that_begin_at_once_all_count(service: Callable[..., Any], name:
 def test_error_types_are_limited() -> None:
     """A new class for every error makes no new series for every error."""
     for number in range(100):
-        BATCHES.tally("many errors", names.BATCH_ITEMS, f"Error{number}").n += 1
+        BATCHES.tally("many errors", names.BATCH_ITEMS, {names.ERROR_TYPE: f"Error{number}"}).n += 1
     all_of_them = [r for r in BATCHES.observe(names.BATCH_ITEMS) if r.attributes[names.BATCH_NAME] == "many errors"]
     found = [reading for reading in all_of_them if names.ERROR_TYPE in reading.attributes]
     assert len(found) == 33

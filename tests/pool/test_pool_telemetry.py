@@ -215,7 +215,8 @@ def test_events(world: World, name: str) -> None:
     with subscribe("pool.*", events.append):
         pool = world.filled(name=name, max_size=2)
         world.call(pool.destroy, world.do(pool.acquire))
-        world.until(lambda: events[-1].name == "pool.resource_destroyed")  # each is disposed of by a worker of its own
+        # Each is disposed of by a worker of its own.
+        world.until(lambda: any(event.name == "pool.resource_destroyed" for event in events))
         assert world.close(pool)
     mine = [event for event in events if event.attributes["pool"] == name]
     assert [event.name for event in mine] == ["pool.resource_created"] * 2 + ["pool.resource_destroyed"] * 2

@@ -46,7 +46,9 @@ def latency(values: Iterable[float]) -> LatencySummary:
     )
 
 
-def cache(name: str, *, hits: int = 90, misses: int = 10, load: float = 0.01, seed: int = 1, **other: object) -> CacheRow:
+def cache(
+    name: str, *, hits: int = 90, stale: int = 0, misses: int = 10, load: float = 0.01, seed: int = 1, **other: object
+) -> CacheRow:
     """Return a row whose loads take about `load` seconds."""
     chance = random.Random(seed)
     values: dict[str, object] = {
@@ -55,7 +57,7 @@ def cache(name: str, *, hits: int = 90, misses: int = 10, load: float = 0.01, se
         "max_size": 1000,
         "hit_count": hits,
         "miss_count": misses,
-        "hit_rate": hits / (hits + misses) if hits + misses else 0.0,
+        "hit_rate": hits / (hits + stale + misses) if hits + stale + misses else 0.0,
         "memory_usage": 700 * misses,
         "evictions": {},
         "invalidations": {},
@@ -63,8 +65,20 @@ def cache(name: str, *, hits: int = 90, misses: int = 10, load: float = 0.01, se
         "load_errors": {},
         "loads_in_flight": 0,
         "load_waiters": 0,
+        "stale_count": stale,
+        "hits_by_tier": {"memory": hits},
     }
     return CacheRow(**(values | other))  # type: ignore[arg-type]
+
+
+def tiered(name: str, *, tier: str = "sqlite", hits: int = 900, behind: int = 120, **other: object) -> CacheRow:
+    """Return a row with a tier behind the memory that fails at times, a few stale answers and refreshes."""
+    values: dict[str, object] = {
+        "hits_by_tier": {"memory": hits - behind, tier: behind},
+        "refreshes": 7,
+        "tier_errors": {tier: {"otel_perfopt.errors.TierError": 12}},
+    }
+    return cache(name, hits=hits, stale=30, misses=70, **(values | other))  # type: ignore[arg-type]
 
 
 def operation(
@@ -167,7 +181,7 @@ def report(
     rows = {row.name: row for row in caches}
     operations = operations or {}
     hits = sum(row.hit_count for row in rows.values())
-    requests = hits + sum(row.miss_count for row in rows.values())
+    requests = sum(row.request_count for row in rows.values())
     named_pools, named_batches = {row.name: row for row in pools}, {row.name: row for row in batches}
     summary = Summary(
         total_operations=sum(row.count for row in operations.values()),
@@ -185,6 +199,7 @@ def typical() -> PerformanceReport:
         [
             cache("users", hits=1800, misses=200, evictions={"capacity": 120, "expired": 30}, invalidations={"delete": 4}),
             cache("orders", hits=300, misses=700, load=0.2, max_size=None, load_errors={"TimeoutError": 3}),
+            tiered("prices", open_breakers=["sqlite"]),
             cache("idle", hits=0, misses=0),
         ],
         {
@@ -248,7 +263,12 @@ def many(count: int = 100) -> PerformanceReport:
 def nasty() -> PerformanceReport:
     """Return a report whose names try to break the page."""
     return report(
-        [cache(name, load_errors={name: 1}, evictions={name: 3}) for name in NASTY],
+        [
+            tiered(
+                name, tier=name, load_errors={name: 1}, evictions={name: 3}, tier_errors={name: {name: 2}}, open_breakers=[name]
+            )
+            for name in NASTY
+        ],
         {name: operation(errors={name: 2}) for name in NASTY},
         pools=[pool(name, destroyed={name: 2}, create_errors={name: 1}) for name in NASTY],
         batches=[batch(name, flushes={name: 20}, item_errors={name: 1}, batch_errors={name: 1}) for name in NASTY],

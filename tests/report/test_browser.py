@@ -85,14 +85,23 @@ def show(browser: Any, page: str, folder: Path, *, width: int, dark: bool = Fals
 
 
 def cache_figures(made: PerformanceReport) -> dict[str, list[Any]]:
-    """Return the figures of the table of caches."""
+    """Return the figures of the table of caches; some columns are only there if one of them has something to show."""
+    tiers = sorted({tier for row in made.caches.values() for tier in row.hits_by_tier} - {"memory"})
+    has_stale, has_refreshes, has_errors = (
+        any(getattr(row, figure) for row in made.caches.values()) for figure in ("stale_count", "refreshes", "tier_errors")
+    )
     return {
         name: [
-            row.hit_rate if row.hit_count + row.miss_count else None,
-            *(row.hit_count, row.miss_count, row.size, row.max_size, row.memory_usage),
+            row.hit_rate if row.request_count else None,
+            row.hit_count,
+            *(row.hits_by_tier.get(tier) for tier in tiers),
+            *([row.stale_count] if has_stale else []),
+            *(row.miss_count, row.size, row.max_size, row.memory_usage),
             *(sum(row.evictions.values()), sum(row.invalidations.values()), row.loads.count),
+            *([row.refreshes] if has_refreshes else []),
             *((row.loads.p50, row.loads.p95, row.loads.p99) if row.loads.count else (None, None, None)),
             sum(row.load_errors.values()),
+            *([sum(sum(kinds.values()) for kinds in row.tier_errors.values())] if has_errors else []),
         ]
         for name, row in made.caches.items()
     }
@@ -205,7 +214,7 @@ def test_nothing_in_a_name_is_run(browser: Any, tmp_path: Path) -> None:
     names = browser.execute_script("return [...document.querySelectorAll('th bdi')].map(name => name.textContent)")
     assert "<script>alert(1)</script>" in names
     tips = browser.execute_script("return [...document.querySelectorAll('svg title')].map(tip => tip.textContent)")
-    assert {f"<script>alert(1)</script>: {what}" for what in ("90 hits", "20 waited", "2.5", "300 ms")} <= {*tips}
+    assert {f"<script>alert(1)</script>: {what}" for what in ("780 hits from memory", "20 waited", "2.5", "300 ms")} <= {*tips}
 
 
 def test_the_marks_of_the_charts_are_seen(browser: Any, tmp_path: Path) -> None:

@@ -71,6 +71,14 @@ def test_fewer_errors_and_evictions_are_better() -> None:
     assert {figure.name: figure.verdict for figure in change.figures}["evictions"] == "better"
 
 
+def test_fewer_stale_answers_are_better() -> None:
+    """They are requests that got something, but no hits."""
+    rows = [cache("a", hits=800, stale=stale, misses=200 - stale) for stale in (0, 100)]
+    told = figures(report(rows[:1]), report(rows[1:]))
+    assert (told["requests"], told["hit rate"], told["stale"]) == (("+0.0%", ""), ("+0.0 pt", "same"), ("+10.0 pt", "worse"))
+    assert figures(report(rows[1:]), report(rows[:1]))["stale"] == ("-10.0 pt", "better")
+
+
 def test_the_largest_change_is_first() -> None:
     """What has not changed comes last, in the order of names."""
     before = {name: operation(100) for name in ("steady", "slow", "fast", "also steady")}
@@ -177,6 +185,7 @@ def test_the_text_of_a_small_change() -> None:
         "cache users\n"
         "  requests         1,000       1,000       +0.0%\n"
         "  hit rate         90.0%       70.0%    -20.0 pt  worse\n"
+        "  stale             0.0%        0.0%     +0.0 pt  same\n"
         "  load p95       10.0 ms     10.0 ms       +0.0%  same\n"
         "  evictions         0.0%        0.0%     +0.0 pt  same\n"
         "\n"

@@ -16,7 +16,21 @@ from otel_perfopt.errors import MissingExtra
 from otel_perfopt.report import PerformanceReport
 from otel_perfopt.report.compare import compare
 from otel_perfopt.report.compare_html import render as comparison_page
-from tests.report.reports import NASTY, batch, cache, latency, lazy, many, nasty, observed, operation, pool, report, typical
+from tests.report.reports import (
+    NASTY,
+    batch,
+    cache,
+    latency,
+    lazy,
+    many,
+    nasty,
+    observed,
+    operation,
+    pool,
+    report,
+    tiered,
+    typical,
+)
 
 PAGES = {"empty": report(), "typical": typical(), "nasty": nasty(), "many": many()}
 VOID = {"meta", "link", "br", "wbr"}
@@ -139,7 +153,8 @@ def test_the_lead_sentence() -> None:
     assert lead_of(report(lazy_loads=[lazy("a", 0.5)])) == "1 lazy load took 500 ms in all; none failed."
     assert lead_of(report(lazy_loads=[lazy("a", 0.5, 1.0, E=1)])) == "2 lazy loads took 1.50 s in all; 1 more failed."
     assert lead_of(typical()) == (
-        "70.0% of 3,000 cache requests were answered from the cache. 1,050 callers got a resource; 170 of them had to wait. "
+        "75.0% of 4,000 cache requests were answered from the cache; 30 more got a stale answer. "
+        "1,050 callers got a resource; 170 of them had to wait. "
         "1,200 items went through 80 batches; 7 of them failed. 1,401 calls took 6.59 s in all; 3 of them failed."
     )
 
@@ -164,6 +179,16 @@ def test_what_is_worth_a_look() -> None:
         ("warn", "a waiting: 4 callers at this moment; 10 of at most 10 in use"),
         ("warn", "a 2 resources held for suspiciously long, or dropped without being released"),
     ]
+    tiers = [
+        tiered("d"),
+        tiered("e", tier="redis", open_breakers=["redis"]),
+        tiered("f", tier_errors={}, open_breakers=["sqlite"]),
+    ]
+    assert notes_of(report(tiers)) == [
+        ("bad", "e redis failed with otel_perfopt.errors.TierError (12), and is left alone for now"),
+        ("bad", "f sqlite is left alone for now"),
+        ("warn", "d sqlite failed with otel_perfopt.errors.TierError (12)"),
+    ]
     calm = report(pools=[pool("a")], batches=[batch("b", queue_size=99, max_queue=100)], lazy_loads=[lazy("c", 1.0)])
     assert notes_of(calm) == []
 
@@ -171,6 +196,25 @@ def test_what_is_worth_a_look() -> None:
 def legend_of(page: str, title: str) -> list[str]:
     """Return the legend of the chart with this title."""
     return re.findall(r'<li class="key-\d+">(.*?)</li>', page[page.index(f"<figcaption>{title}") :].partition("</figure>")[0])
+
+
+def head_of(page: str) -> list[str]:
+    """Return the titles of the columns of the first table."""
+    return re.findall(r'<th scope="col">(.*?)</th>', page.partition("</thead>")[0])
+
+
+def test_caches_with_tiers() -> None:
+    """Hits by tier, stale answers, refreshes and errors have their places, if there is a cache with such a thing."""
+    page = report([tiered("a"), tiered("b", tier="redis", behind=0, stale_count=0), cache("c")]).to_html()
+    assert legend_of(page, "Requests") == ["hits from memory", "hits from redis", "hits from sqlite", "stale answers", "misses"]
+    told = {*re.findall("<title>(.*?)</title>", page)}
+    assert {"a: 780 hits from memory", "a: 120 hits from sqlite", "a: 30 stale answers", "c: 90 hits from memory"} <= told
+    assert {"from redis", "from sqlite", "stale", "refreshes", "tier errors"} <= {*head_of(page)}
+    assert "<dd>memory (780), sqlite (120)</dd>" in page
+    assert "<dd>sqlite failed with otel_perfopt.errors.TierError (12)</dd>" in page
+    plain = report([cache("a"), cache("b")]).to_html()
+    assert legend_of(plain, "Requests") == ["hits", "misses"]
+    assert not {"from sqlite", "stale", "refreshes", "tier errors"} & {*head_of(plain)}
 
 
 def test_charts_of_pools() -> None:

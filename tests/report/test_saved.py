@@ -8,8 +8,9 @@ import pytest
 
 from otel_perfopt.errors import ConfigurationError
 from otel_perfopt.report import PerformanceReport, saved
+from otel_perfopt.report.compare import compare
 from otel_perfopt.report.saved import load_report, parse_report
-from tests.report.reports import cache, many, operation, report, typical
+from tests.report.reports import cache, many, operation, report, tiered, typical
 
 
 @pytest.mark.parametrize("made", [report(), typical(), many(3)])
@@ -48,6 +49,19 @@ def test_earlier_versions(without: tuple[str, ...]) -> None:
     assert parse_report(json.dumps(earlier).encode()) == report([cache("users")], {"find": operation()})
 
 
+def test_earlier_caches() -> None:
+    """A report of a version that knew neither tiers nor stale answers has none, and all its hits were in memory."""
+    earlier = report([cache("users", hits=1800, misses=200)]).to_dict()
+    for key in ("stale_count", "hits_by_tier", "refreshes", "tier_errors", "open_breakers"):
+        del earlier["caches"]["users"][key]
+    loaded = parse_report(json.dumps(earlier).encode())
+    assert loaded == report([cache("users", hits=1800, misses=200, hits_by_tier={})])
+    assert loaded.to_text() == report([cache("users", hits=1800, misses=200)]).to_text()
+    assert "<title>users: 1,800 hits</title>" in loaded.to_html()
+    (change,) = compare(loaded, report([cache("users", hits=1800, stale=200, misses=0)])).changes
+    assert {figure.name: figure.verdict for figure in change.figures}["stale"] == "worse"
+
+
 @pytest.mark.parametrize("kind", ["pools", "batches", "lazy_loads", "caches", "operations"])
 def test_later_keys_of_rows(kind: str) -> None:
     """In rows of any kind, and beside the kinds, there may be more than this version knows."""
@@ -75,6 +89,10 @@ def test_later_keys_of_rows(kind: str) -> None:
         (b'{"summary": {"total_operations": "1"}, "operations": {}, "caches": {}}', "Expected `int`.*total_operations"),
         (b'{"summary": {}, "operations": {}, "caches": {}, "pools": {"a": {"name": "a"}}}', "`total_created`.*pools"),
         (b'{"summary": {}, "operations": {}, "caches": {}, "batches": 3}', "Expected `object`.*batches"),
+        (
+            json.dumps(report([tiered("a", tier_errors={"sqlite": {"E": -1}})]).to_dict()).encode(),
+            "`E` is -1, less than zero",
+        ),
         (b'{"summary": {"total_operations": -1}, "operations": {}, "caches": {}}', "`total_operations` is -1"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 
 from otel_perfopt import Cache, Event, emit_aggregated, measure_performance, subscribe
 from otel_perfopt.telemetry import aggregate, background, derived
+from otel_perfopt.testing import DictTier, ManualClock
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +163,27 @@ def test_cache_and_operation_events_come_out_of_the_counts(timers: list[Any]) ->
     assert (name, metric["count"], metric["success"], metric["error"]) == ("performance.metric", 2, 1, 1)
     assert metric["duration.sum"] > 0
     assert len(mine) == 4
+
+
+def test_hits_of_tiers_and_stale_answers_have_events_of_their_own(timers: list[Any]) -> None:
+    """A hit that is not from memory tells its tier."""
+    clock = ManualClock()
+    tier = DictTier(clock=clock)
+    options: dict[str, Any] = {"ttl": 60, "stale_for": 60, "clock": clock, "wall_clock": clock}
+    caches = [Cache("derived.tiered", tiers=[each], **options) for each in (tier, tier.peer())]
+    heard: list[Event] = []
+    with subscribe("cache.*", heard.append):
+        caches[0].set("key", 1)
+        assert [cache.get("key") for cache in caches] == [1, 1]
+        clock.advance(61)
+        assert caches[0].get("key", lambda: 1 // 0) == 1
+        timers.pop()[1]()
+    mine = [(event.name, dict(event.attributes)) for event in heard if event.attributes["cache"] == "derived.tiered"]
+    assert sorted(mine, key=str) == [
+        ("cache.hit", {"cache": "derived.tiered", "count": 1}),
+        ("cache.hit", {"cache": "derived.tiered", "tier": "dict", "count": 1}),
+        ("cache.stale", {"cache": "derived.tiered", "count": 1}),
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

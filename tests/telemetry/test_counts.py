@@ -63,8 +63,8 @@ def test_caches_are_told_apart_by_name(service: Callable[..., Any], name: str) -
     first.get(1)
     for _ in range(2):
         second.get(1)
-    assert collected.collect().values(names.CACHE_REQUESTS, first.name) == {"hit,memory": 0, "miss": 1}
-    assert collected.collect().values(names.CACHE_REQUESTS, second.name) == {"hit,memory": 0, "miss": 2}
+    assert collected.collect().values(names.CACHE_REQUESTS, first.name) == {"hit,memory": 0, "stale,memory": 0, "miss": 1}
+    assert collected.collect().values(names.CACHE_REQUESTS, second.name) == {"hit,memory": 0, "stale,memory": 0, "miss": 2}
 
 
 def test_caches_of_one_name_are_summed(service: Callable[..., Any], name: str) -> None:
@@ -75,7 +75,7 @@ def test_caches_of_one_name_are_summed(service: Callable[..., Any], name: str) -
         cache.set(1, "x")
         cache.get(1)
     data = collected.collect()
-    assert data.values(names.CACHE_REQUESTS, name) == {"hit,memory": 3, "miss": 0}
+    assert data.values(names.CACHE_REQUESTS, name) == {"hit,memory": 3, "stale,memory": 0, "miss": 0}
     assert data.values(names.CACHE_ENTRY_COUNT, name) == {"": 3}
     assert data.values(names.CACHE_ENTRY_LIMIT, name) == {"": 12}
     assert get_performance_report().caches[name].max_size == 12
@@ -90,7 +90,7 @@ def test_counts_survive_their_cache(service: Callable[..., Any], name: str) -> N
     del cache
     gc.collect()
     data = collected.collect()
-    assert data.values(names.CACHE_REQUESTS, name) == {"hit,memory": 1, "miss": 1}
+    assert data.values(names.CACHE_REQUESTS, name) == {"hit,memory": 1, "stale,memory": 0, "miss": 1}
     assert data.points(names.CACHE_ENTRY_COUNT, name) == []
     row = get_performance_report().caches[name]
     assert (row.hit_count, row.miss_count, row.size, row.max_size, row.loads.count) == (1, 1, 0, None, 1)

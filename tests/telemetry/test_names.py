@@ -23,7 +23,7 @@ from otel_perfopt import (
 )
 from otel_perfopt.telemetry import instruments, names
 from otel_perfopt.telemetry.names import METRICS, Metric
-from otel_perfopt.testing import ManualClock
+from otel_perfopt.testing import DictTier, Faults, FaultyTier, ManualClock
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "telemetry.md"
 ROW = re.compile(r"^\| `(?P<name>(perfopt|db\.client)\.[a-z._]+)` \| (?P<cells>.*) \|$", re.MULTILINE)
@@ -32,7 +32,7 @@ by_name = pytest.mark.parametrize("row", METRICS, ids=lambda row: row.name)
 
 
 def use_caches(name: str) -> object:
-    """Hit, miss, fail, evict and invalidate."""
+    """Hit, miss, fail, evict and invalidate, and do without a tier."""
     cache = Cache(name, max_size=2)
     for key in range(4):
         cache.get(key, lambda: "value")
@@ -42,7 +42,11 @@ def use_caches(name: str) -> object:
     cache.delete(1)
     cache.expire(2)
     cache.clear()
-    return cache
+    tier = FaultyTier(DictTier(), Faults(failure_rate=0.0))
+    tiered = Cache(f"{name}.tiered", tiers=[tier])
+    with tier.faults.outage():
+        tiered.get(1, lambda: "value")
+    return cache, tiered
 
 
 def use_pools(name: str) -> object:

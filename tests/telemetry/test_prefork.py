@@ -248,6 +248,6 @@ def test_gunicorn_with_two_workers(protocol: type[Any], options: list[str], tmp_
             for point in backend.points
             if point.metric == "perfopt.cache.requests" and point.resource["process.pid"] == pid
         }
-        assert arrived == {"hit": count - 1, "miss": misses}
+        assert arrived == {"hit": count - 1, "stale": 0, "miss": misses}
         events = [r for r in backend.records if r.event == "request.done" and r.resource["process.pid"] == pid]
         assert sum(event.attributes["count"] for event in events) == count

@@ -167,7 +167,7 @@ def test_two_readers(service: Callable[..., Any], name: str) -> None:
     alive.append(use(name))
     for reader in (1, 0, 1):
         assert collected.collect(reader).total(names.OPERATION_DURATION, name) == (400, pytest.approx(40.2, rel=1e-12))
-        assert collected.collect(reader).values(names.CACHE_REQUESTS, name) == {"hit,memory": 2, "miss": 4}
+        assert collected.collect(reader).values(names.CACHE_REQUESTS, name) == {"hit,memory": 2, "stale,memory": 0, "miss": 4}
     check_report(name, 2)
 
 
@@ -182,7 +182,7 @@ def test_delta_temporality(service: Callable[..., Any], name: str) -> None:
         alive.append(use(name))
         data = collected.collect()
         assert data.total(names.OPERATION_DURATION, name) == (200, pytest.approx(20.1, rel=1e-12))
-        assert data.values(names.CACHE_REQUESTS, name) == {"hit,memory": 1, "miss": 2}
+        assert data.values(names.CACHE_REQUESTS, name) == {"hit,memory": 1, "stale,memory": 0, "miss": 2}
     data = collected.collect()
     assert data.total(names.OPERATION_DURATION, name) == (0, 0)
     check_report(name, 2)

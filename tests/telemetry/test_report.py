@@ -31,7 +31,7 @@ from otel_perfopt.report.build import build_report
 from otel_perfopt.telemetry.names import DB_USE_TIME, POOL_USE_TIME
 from otel_perfopt.telemetry.pools import observed_pool
 from otel_perfopt.telemetry.reader import read_metrics
-from otel_perfopt.testing import ManualClock
+from otel_perfopt.testing import DictTier, Faults, FaultyTier, ManualClock
 from tests.cache.support import TIMEOUT, spawn, until
 
 SPECIFIED = {
@@ -155,13 +155,69 @@ def test_figures_of_a_cache(name: str) -> None:
         "memory_usage",
         "loads_in_flight",
         "load_waiters",
+        "stale_count",
+        "hits_by_tier",
+        "refreshes",
     ):
         assert getattr(told, figure) == getattr(stats, figure)
+    assert (told.hits_by_tier, told.tier_errors, told.open_breakers) == ({"memory": 1}, {}, [])
     assert (told.hit_count, told.miss_count, told.hit_rate) == (1, 6, 1 / 7)
     assert told.evictions == {"capacity": 2, "weight": 0, "expired": 0}
-    assert told.invalidations == {"delete": 1, "expire": 0, "clear": 0}
+    assert told.invalidations == {"delete": 1, "expire": 0, "tag": 0, "clear": 0}
     assert (told.loads.count, told.load_errors) == (5, {"ZeroDivisionError": 1})
     assert 0 < told.loads.min <= told.loads.p50 <= told.loads.p95 <= told.loads.p99 <= told.loads.max <= told.loads.total
+
+
+def use_tiers(name: str, clock: ManualClock) -> tuple[Cache, FaultyTier]:
+    """A cache with two hits from memory, one from the tier behind it, and a refresh."""
+    tier = FaultyTier(DictTier(clock=clock), Faults(failure_rate=0.0))
+    cache = Cache(
+        name, max_size=1, policy="lru", ttl=60, refresh_after=50, stale_for=3600, tiers=[tier], clock=clock, wall_clock=clock
+    )
+    for key in (1, 1, 2, 1):
+        cache.get(key, lambda: "value")
+    clock.advance(55)
+    cache.get(1, lambda: "new")
+    until(lambda: cache.stats().loads_in_flight == 0)
+    return cache, tier
+
+
+def test_figures_of_a_cache_with_tiers(name: str) -> None:
+    """Hits of all tiers are hits, a stale answer is none, and a tier that fails is told as long as it is left alone."""
+    clock = ManualClock()
+    cache, tier = use_tiers(name, clock)
+    clock.advance(61)
+    with tier.faults.outage():
+        assert cache.get(1, lambda: 1 / 0) == "new"
+        during = get_performance_report().caches[name]
+        for key in (3, 4, 5):
+            cache.get(key, lambda: "value")
+        away = get_performance_report().caches[name]
+    assert (during.tier_errors, during.open_breakers) == ({"dict": {"otel_perfopt.errors.TierError": 1}}, [])
+    assert (away.tier_errors, away.open_breakers) == ({"dict": {"otel_perfopt.errors.TierError": 3}}, ["dict"])
+    stats = cache.stats()
+    assert (away.hit_count, away.hits_by_tier) == (stats.hit_count, stats.hits_by_tier) == (3, {"memory": 2, "dict": 1})
+    assert (away.stale_count, away.miss_count, away.refreshes) == (1, 5, 1)
+    assert away.hit_rate == stats.hit_rate == 3 / 9
+    clock.advance(60)
+    cache.get(6, lambda: "value")
+    again = get_performance_report().caches[name]
+    assert (again.tier_errors, again.open_breakers) == (away.tier_errors, [])
+
+
+def test_a_cache_with_tiers_that_is_gone(name: str) -> None:
+    """What it has counted stays; its tier is left alone no more."""
+    cache, tier = use_tiers(name, ManualClock())
+    with tier.faults.outage():
+        for key in (7, 8, 9):
+            cache.get(key, lambda: "value")
+    before, gone = get_performance_report().caches[name], weakref.ref(cache)
+    assert before.open_breakers == ["dict"]
+    del cache
+    gc.collect()
+    until(lambda: gone() is None)
+    after = get_performance_report().caches[name]
+    assert (after.hits_by_tier, after.tier_errors, after.open_breakers) == (before.hits_by_tier, before.tier_errors, [])
 
 
 def test_figures_of_an_operation(name: str) -> None:
@@ -291,7 +347,7 @@ def test_figures_of_a_lazy_load(name: str) -> None:
 def test_the_summary_adds_up() -> None:
     """All operations, and hits per request over all caches."""
     report = get_performance_report()
-    requests = sum(row.hit_count + row.miss_count for row in report.caches.values())
+    requests = sum(row.hit_count + row.stale_count + row.miss_count for row in report.caches.values())
     assert report.summary.total_operations == sum(row.count for row in report.operations.values())
     assert report.summary.total_duration == pytest.approx(math.fsum(row.total_duration for row in report.operations.values()))
     hits = sum(row.hit_count for row in report.caches.values())

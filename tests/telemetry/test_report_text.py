@@ -110,6 +110,21 @@ def test_eighty_columns() -> None:
     ]
 
 
+def test_caches_with_tiers() -> None:
+    """Only a cache that has something to say has a line: answers that are not from memory, and tiers that fail."""
+    tiered = cache("users", hits_by_tier={"memory": 1577, "sqlite": 120, "redis": 0}, stale_count=3, refreshes=7)
+    away = cache("prices", tier_errors={"sqlite": {"OSError": 12}, "redis": {"OSError": 0}}, open_breakers=["sqlite"])
+    one = cache("b", stale_count=1, refreshes=1, hits_by_tier={"sqlite": 1}, tier_errors={"redis": {"E": 1, "D": 2}})
+    text = report([tiered, away, one, cache("c", hits_by_tier={"memory": 5}, open_breakers=["odd\n"])], {}).to_text()
+    assert text.splitlines()[-5:] == [
+        "users: 120 hits from sqlite, 3 stale answers, 7 refreshes",
+        "prices: sqlite failed with OSError (12), and is left alone for now",
+        "b: 1 hit from sqlite, 1 stale answer, 1 refresh",
+        "b: redis failed with D (2), E (1)",
+        r"c: odd\n is left alone for now",
+    ]
+
+
 RESOURCES = report(
     [], {},
     [
@@ -181,7 +196,7 @@ def test_zeros_need_no_lines() -> None:
     """A kind of failure that did not happen is not told, and a wait of nothing is zero."""
     zeros = LatencySummary(count=5)
     text = report(
-        [cache("a", load_errors={"E": 0})],
+        [cache("a", load_errors={"E": 0}, hits_by_tier={"memory": 3, "sqlite": 0}, tier_errors={"sqlite": {"E": 0}})],
         {"b": operation(errors={"E": 0})},
         [pool("c", create_errors={"E": 0}, destroyed={"idle": 0}, waits=zeros)],
         [batch("d", item_errors={"E": 0}, flushes={"size": 0}, waits=LatencySummary())],
@@ -210,7 +225,7 @@ HUGE = report(
         cache(LONG, hit_count=123_456_789, miss_count=99_999, size=999_999, max_size=1_000_000, memory_usage=1023 * 2**20),
         cache("[red]x[/red]", max_size=None, loads=LatencySummary()),
         cache("名前" * 20),
-        cache("x" * 300),
+        cache("x" * 300, hits_by_tier={LONG: 10**12}, tier_errors={"[b]": {"y" * 300: 10**9}}, open_breakers=["z\x1b" * 90]),
         *(cache(f"cache {position}") for position in range(100)),
     ],
     {

@@ -1,0 +1,241 @@
+"""A tier whose failures are nobody's: counted, told once, left alone for a while, and made up for."""
+
+import random
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from otel_perfopt._core.backoff import Backoff
+from otel_perfopt._core.breaker import Breaker
+from otel_perfopt.telemetry import background, lifecycle, names
+from otel_perfopt.telemetry.background import NoThread
+from otel_perfopt.telemetry.caches import CACHES
+from otel_perfopt.telemetry.clocks import Clock
+from otel_perfopt.telemetry.logs import get_logger
+from otel_perfopt.tiers import Change, Found, Mark, Record, Tier
+
+__all__ = ("Guard",)
+
+T = TypeVar("T")
+
+FAILURES = 3
+BACKOFF = Backoff(first=1.0, limit=60.0)
+MAX_OWED = 10_000
+
+
+class Guard:
+    """One tier of one cache.
+
+    What could not be invalidated, because the tier was away, is owed to it, and is made up for before anything is read from it
+    again. So is what others have invalidated before they could be watched.
+
+    Args:
+        cache: the name of the cache.
+        tier: the tier.
+        clock: that of the cache.
+    """
+
+    def __init__(self, cache: str, tier: Tier, clock: Clock) -> None:
+        self.tier = tier
+        self._cache = cache
+        self._clock = clock
+        self._breaker = Breaker(threshold=FAILURES, backoff=BACKOFF)
+        self._lock = threading.RLock()
+        self._owed_keys: set[bytes] = set()
+        self._owed_tags: set[str] = set()
+        self._owes_everything = False
+        self._is_away = False
+        self._on_change: Callable[[Change], None] | None = None
+        self._has_failed = False
+        self._is_watching = True
+        _live.add(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the tier is left alone for now."""
+        return self._breaker.is_open
+
+    def read(self, keys: Sequence[bytes]) -> Found | None:
+        """Return what the tier has; None if it is away."""
+        return self._try(self.tier.read, keys)
+
+    def mark(self) -> Mark | None:
+        """Return a mark for this moment; None if the tier is away."""
+        return self._try(self.tier.mark)
+
+    def write(self, records: Mapping[bytes, Record], mark: Mark | None, *, replaces: bool) -> None:
+        """Have the tier keep records, or at least forget what it has, if they were set; without a mark, it was away.
+
+        For callers who hold the lock of the cache: what is counted and logged comes later, because that takes other locks.
+        """
+        write = partial(self.tier.write, records, mark, replaces=replaces)
+        is_written = mark is not None and self._try(lambda: write() or True, tell=_tell_later)
+        if replaces and not is_written:
+            self._owe(keys=records)
+
+    def delete(self, keys: Sequence[bytes]) -> bool:
+        """Forget keys; return whether there was a fresh one."""
+        found = self._try(self.tier.delete, keys)
+        if found is None:
+            self._owe(keys=keys)
+        return bool(found)
+
+    def expire(self, keys: Sequence[bytes]) -> bool:
+        """Make records stale; return whether there was a fresh one."""
+        found = self._try(self.tier.expire, keys)
+        if found is None:
+            self._owe(keys=keys)
+        return bool(found)
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Forget everything with a tag."""
+        if self._try(lambda: self.tier.invalidate_tag(tag) or True) is None:
+            self._owe(tags=[tag])
+
+    def clear(self) -> None:
+        """Forget everything."""
+        if self._try(lambda: self.tier.clear() or True) is None:
+            self._owe(everything=True)
+
+    def add_counts(self, counts: Mapping[str, int]) -> Mapping[str, int] | None:
+        """Add to the figures that outlive the process, and return their sums; None if the tier is away."""
+        return self._try(self.tier.add_counts, counts)
+
+    def watch(self, on_change: Callable[[Change], None]) -> None:
+        """Have `on_change` called for whatever others invalidate, from `begin` on."""
+        self._on_change = on_change
+        self._is_watching = False
+
+    def begin(self) -> None:
+        """Watch, if nobody does yet; to be called before anything is kept anywhere."""
+        if not self._is_watching:
+            self._try(_nothing)
+
+    def flush(self) -> None:
+        """Return when the tier has everything."""
+        self._try(self.tier.flush)
+
+    def close(self) -> None:
+        """Flush and close the tier, also if it is away."""
+        self.make_last_attempt()
+        try:
+            self.tier.close()
+        except Exception as error:  # noqa: BLE001 - as for every call
+            self._note(error, _tell_now)
+
+    def make_last_attempt(self) -> None:
+        """Make up for what is owed, also if the tier seems to be away; afterwards nobody will."""
+        if self._is_owing:
+            with suppress(Exception):
+                self._pay()
+
+    def _try(self, call: Callable[..., T], *args: Any, tell: "Callable[[Callable[[], None]], None] | None" = None) -> T | None:
+        """Call the tier, unless it is away; None if it is, or fails."""
+        tell = tell or _tell_now
+        if not self._breaker.allows(self._clock()):
+            return None
+        try:
+            self._pay()
+            self._watch()
+            result = call(*args)
+        except Exception as error:  # noqa: BLE001 - the cache goes on without it
+            self._note(error, tell)
+            return None
+        self._breaker.succeeded()
+        if self._is_away:
+            self._is_away = False
+            tell(self._tell_recovery)
+        return result
+
+    def _note(self, error: Exception, tell: Callable[[Callable[[], None]], None]) -> None:
+        self._breaker.failed(self._clock(), spread=random.random())  # noqa: S311
+        self._has_failed = True
+        is_new, self._is_away = not self._is_away, True
+        tell(partial(self._tell_failure, error, is_new=is_new))
+
+    def _tell_failure(self, error: Exception, *, is_new: bool) -> None:
+        attributes = {names.CACHE_TIER: self.tier.kind, names.ERROR_TYPE: names.error_type(error)}
+        CACHES.tally(self._cache, names.CACHE_TIER_ERRORS, attributes).n += 1
+        if is_new:
+            with suppress(Exception):  # the error's own code, or the log: nobody asked for either
+                get_logger().warning(
+                    "a tier of a cache fails; the cache goes on without it",
+                    cache=self._cache,
+                    tier=self.tier.kind,
+                    error=repr(error),
+                )
+
+    def _tell_recovery(self) -> None:
+        with suppress(Exception):
+            get_logger().info("a tier of a cache works again", cache=self._cache, tier=self.tier.kind)
+
+    def _owe(
+        self, *, keys: Sequence[bytes] | Mapping[bytes, Any] = (), tags: Sequence[str] = (), everything: bool = False
+    ) -> None:
+        with self._lock:
+            self._owed_keys.update(keys)
+            self._owed_tags.update(tags)
+            if everything or len(self._owed_keys) + len(self._owed_tags) > MAX_OWED:
+                self._owes_everything = True
+                self._owed_keys.clear()
+                self._owed_tags.clear()
+
+    @property
+    def _is_owing(self) -> bool:
+        return bool(self._owes_everything or self._owed_keys or self._owed_tags)
+
+    def _pay(self) -> None:
+        """Do what could not be done while the tier was away."""
+        if not self._is_owing:
+            return
+        with self._lock:  # nobody reads before it is done
+            if self._owes_everything:
+                self.tier.clear()
+                self._owes_everything = False
+            for tag in list(self._owed_tags):
+                self.tier.invalidate_tag(tag)
+                self._owed_tags.discard(tag)
+            if keys := list(self._owed_keys):
+                self.tier.delete(keys)
+                self._owed_keys.difference_update(keys)
+
+    def _watch(self) -> None:
+        """Begin to watch; if that is late, others may have invalidated anything."""
+        if self._is_watching or self._on_change is None:
+            return
+        with self._lock:
+            is_first = not self._is_watching
+            if is_first:
+                self.tier.watch(self._on_change)
+                self._is_watching = True
+        if is_first and self._has_failed:
+            self._on_change(Change())  # without the lock: it takes that of the cache
+
+    def reset_after_fork(self) -> None:
+        """Start with a fresh lock."""
+        self._lock = threading.RLock()
+
+
+def _nothing() -> None:
+    """Do nothing, but whatever has to be done before."""
+
+
+def _tell_now(tell: Callable[[], None]) -> None:
+    tell()
+
+
+def _tell_later(tell: Callable[[], None]) -> None:
+    with suppress(NoThread):  # the process ends
+        background.submit(tell)
+
+
+def _make_last_attempts(_seconds: float) -> None:
+    for guard in list(_live):
+        guard.make_last_attempt()
+
+
+_live: "weakref.WeakSet[Guard]" = weakref.WeakSet()
+lifecycle.before_exit(_make_last_attempts)

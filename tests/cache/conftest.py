@@ -1,0 +1,33 @@
+"""What the tests of caches share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cache.callers import KINDS, Callers, Clock
+from tests.cache.support import LoopThread
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture(scope="module")
+def loop_thread() -> Iterator[LoopThread]:
+    """A loop that runs in a thread of its own."""
+    with LoopThread() as loop:
+        yield loop
+
+
+@pytest.fixture(params=KINDS)
+def callers(request: pytest.FixtureRequest, loop_thread: LoopThread) -> Callers:
+    """Callers of each kind in turn."""
+    return Callers(request.param, loop_thread)
+
+
+@pytest.fixture(params=KINDS)
+def others(request: pytest.FixtureRequest, loop_thread: LoopThread) -> Callers:
+    """Other callers, of each kind in turn."""
+    return Callers(request.param, loop_thread)
