@@ -8,7 +8,8 @@ import pytest
 
 from tests.cache.callers import Clock
 from tests.cache.support import TIMEOUT, new_cache, no_collection, spawn, until
-from tests.sync.test_interruptions import interrupted_at
+from tests.interruptions import interrupted_at
+from tests.sync.test_interruptions import PARTS
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "errors": {"error_ttl": None, "stale_for": 3600},
@@ -67,6 +68,6 @@ def test_a_step_may_be_interrupted_anywhere(options: str, step: str) -> None:
             cache = new_cache(max_size=2, ttl=60, clock=clock, **OPTIONS[options])
             cache.set("key", "old", tags=["tag"])
             clock.advance(30 if options == "refresh" else 61)
-            more = interrupted_at(line, partial(STEPS[step], cache))
+            more = bool(interrupted_at(line, partial(STEPS[step], cache), PARTS))
             check(cache, clock)
     assert line > 5, "nothing was interrupted"

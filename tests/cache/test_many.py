@@ -1,9 +1,7 @@
 """`get_many`: the missing keys and no others, with one call, shared key by key with everybody else who wants them."""
 
 import asyncio
-import linecache
 import logging
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from otel_perfopt import cache as cache_package
 from otel_perfopt import entry_options
 from otel_perfopt.errors import LoadCancelled, LoadTimeout, ReentrantLoad
 from otel_perfopt.telemetry import background
@@ -34,10 +31,10 @@ from tests.cache.support import (
     until_async,
 )
 from tests.cache.tier_support import Site, Stops
+from tests.interruptions import interrupted_at
 
 BROKEN = ConnectionError("the source is down")
-PACKAGE = (cache_package.__file__ or "").removesuffix("cache/__init__.py")
-PARTS = tuple(f"{PACKAGE}{part}" for part in ("cache/", "single_flight/", "_core/"))
+PARTS = ("cache/", "single_flight/", "_core/")
 
 
 class Squares:
@@ -484,33 +481,6 @@ def test_an_interruption_leaves_nothing_in_the_air(name: str) -> None:
     assert cache.stats().loads_in_flight == 0
 
 
-def interrupted_at(line: int, function: Callable[[], Any]) -> bool:
-    """Call `function`, and raise KeyboardInterrupt before the given line of the library; False if it has fewer lines."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal seen
-        if not frame.f_code.co_filename.startswith(PARTS):
-            return None
-        # Leaving a `with` shows its first line again, where no signal is ever handled.
-        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
-            seen += 1
-            if seen == line:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(before)
-    return seen >= line
-
-
 @pytest.mark.parametrize("is_tiered", [False, True])
 def test_it_may_be_interrupted_anywhere(is_tiered: bool) -> None:
     """At each line in turn: nobody hangs afterwards, and the cache works for others."""
@@ -523,7 +493,9 @@ def test_it_may_be_interrupted_anywhere(is_tiered: bool) -> None:
             if is_tiered:
                 new_cache(tiers=[tier.peer()]).set(3, 9)
             cache.set("old", 1)
-            more = interrupted_at(line, partial(cache.get_many, [1, 2, 3, "old"], lambda keys: {1: 1, 2: 4, 3: 9, "old": 1}))
+            more = bool(
+                interrupted_at(line, partial(cache.get_many, [1, 2, 3, "old"], lambda keys: {1: 1, 2: 4, 3: 9, "old": 1}), PARTS)
+            )
             assert spawn(cache.get_many, [1, 2, 3], Squares()).result(TIMEOUT) == {1: 1, 2: 4, 3: 9}, line
             assert spawn(cache.get, 1, lambda: 1).result(TIMEOUT) == 1
             assert len(cache._flights) == 0, line

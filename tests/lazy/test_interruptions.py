@@ -1,14 +1,16 @@
 """Ctrl-C anywhere: whatever line it interrupts, nobody hangs afterwards."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from otel_perfopt.lazy import LazyLoader, lazy
 from tests.cache.support import TIMEOUT, no_collection, spawn
+from tests.interruptions import interrupted_at
 from tests.lazy.support import in_progress
-from tests.sync.test_interruptions import interrupted_at
+from tests.sync.test_interruptions import PARTS
 
 
 class Service:
@@ -50,7 +52,7 @@ def test_a_step_may_be_interrupted_anywhere(make: Callable[[], Any], step: Calla
         while more:
             line += 1
             made = make()
-            more = interrupted_at(line, lambda made=made: step(made))  # type: ignore[misc]
+            more = bool(interrupted_at(line, partial(step, made), PARTS))
             loader = made.value if isinstance(made, Service) else made
             assert spawn(loader.get).result(TIMEOUT) == "value"
             assert in_progress(loader) == 0

@@ -2,23 +2,21 @@
 
 import asyncio
 import gc
-import linecache
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from otel_perfopt import pool as pool_package
-from otel_perfopt._core import pool as core_module
 from otel_perfopt.errors import PoolTimeout
 from tests.cache.support import no_collection
+from tests.interruptions import interrupted_at
 from tests.pool.support import TaskWorld, Thing, ThreadWorld, World
 
-PACKAGE = (pool_package.__file__ or "").removesuffix("__init__.py")
-PARTS = (core_module.__file__ or "", *(f"{PACKAGE}{part}.py" for part in ("base", "housekeeping", "threads", "tasks")))
+PARTS = ("_core/pool.py", "pool/base.py", "pool/housekeeping.py", "pool/threads.py", "pool/tasks.py")
 """What changes anything; not what only describes it."""
 
 
@@ -27,34 +25,6 @@ def is_finalizer(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_code.co_name not in ("__del__", "lose"):
         frame = frame.f_back
     return frame is not None
-
-
-def interrupted_at(line: int, function: Callable[[], Any]) -> str:
-    """Call `function`, and raise KeyboardInterrupt before the given line of the pool; return where, if it has so many."""
-    seen, where = 0, ""
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal seen, where
-        if not frame.f_code.co_filename.startswith(PARTS) or is_finalizer(frame):
-            return None
-        # Leaving a `with` shows its first line again, where no signal is ever handled.
-        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
-            seen += 1
-            if seen == line:
-                sys.settrace(None)
-                where = f"{frame.f_code.co_qualname}, line {frame.f_lineno} of {frame.f_code.co_filename}"
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function()
-    except (KeyboardInterrupt, PoolTimeout):
-        pass
-    finally:
-        sys.settrace(before)
-    return where
 
 
 @contextmanager
@@ -86,7 +56,7 @@ def everywhere(make: Callable[[], World], prepare: Callable[[World], Any], step:
             line += 1
             world = make()
             pool = prepare(world)
-            where = interrupted_at(line, lambda world=world, pool=pool: step(world, pool))  # type: ignore[misc]
+            where = interrupted_at(line, partial(step, world, pool), PARTS, is_exempt=is_finalizer, expected=PoolTimeout)
             try:
                 check(world, pool)
             except BaseException as error:

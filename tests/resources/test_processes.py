@@ -2,7 +2,6 @@
 
 import ast
 import errno
-import linecache
 import os
 import pickle
 import signal
@@ -15,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -36,11 +34,11 @@ from otel_perfopt.processes import (
     worker,
 )
 from otel_perfopt.processes.session import kill_session
+from tests.interruptions import interrupted_at
 from tests.resources.processes import Witness, python, run_python
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs process groups")
 
-PACKAGE = str(Path(executor.__file__).parent)
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 
@@ -419,37 +417,10 @@ def test_ctrl_c_in_the_service_ends_the_command(runner: ProcessExecutor, witness
         runner.execute(["echo"])
 
 
-def interrupted_at(line: int, function: Callable[[], object]) -> bool:
-    """Call `function`, and raise KeyboardInterrupt before the given line of the package; False if it has fewer lines."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal seen
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        # Leaving a `with` shows its first line again, where no signal is ever handled.
-        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
-            seen += 1
-            if seen == line:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(before)
-    return seen >= line
-
-
 def test_interrupted_at_any_line_it_is_in_order_or_says_that_it_is_not(make: Callable[..., ProcessExecutor]) -> None:
     """No answer ever goes to another question."""
     runner, line, broken, fine = make(grace=0.2), 1, 0, 0
-    while interrupted_at(line, partial(runner.execute, ["echo", "interrupted"], env={})):
+    while interrupted_at(line, partial(runner.execute, ["echo", "interrupted"], env={}), ("processes/",)):
         if runner.is_alive():
             fine += 1
             assert is_in_order(runner)

@@ -2,18 +2,15 @@
 
 import errno
 import fcntl
-import linecache
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -21,11 +18,11 @@ import pytest
 from otel_perfopt.errors import ConfigurationError
 from otel_perfopt.worktrees import GitWorktrees, Worktree, WorktreeError, worktrees
 from otel_perfopt.worktrees.folder import Folder
+from tests.interruptions import interrupted_at
 from tests.resources.processes import python, run_python
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs file locks")
 
-PACKAGE = str(Path(worktrees.__file__).parent)
 USER = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.invalid"}
 USER |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in USER.items()}
 
@@ -592,39 +589,12 @@ def test_another_git_may_remove_its_folder_in_between(repository: Path, tmp_path
 # interrupted and killed -----------------------------------------------------------------------------
 
 
-def interrupted_at(line: int, function: Callable[[], object]) -> bool:
-    """Call `function`, and raise KeyboardInterrupt before the given line of the package; False if it has fewer lines."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal seen
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        # Leaving a `with` shows its first line again, where no signal is ever handled.
-        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
-            seen += 1
-            if seen == line:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(before)
-    return seen >= line
-
-
 @pytest.mark.slow
 def test_interrupted_at_any_line_nothing_stays(repository: Path) -> None:
     """At the latest when the process ends."""
     before, line = everything(repository), 1
     source = GitWorktrees(repository)
-    while interrupted_at(line, lambda: source.create().destroy()):
+    while interrupted_at(line, lambda: source.create().destroy(), ("worktrees/",)):
         worktrees._remove_all()
         assert everything(repository) == before, line
         line += 1

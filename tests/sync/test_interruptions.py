@@ -1,46 +1,15 @@
 """Ctrl-C anywhere: whatever line it interrupts, nobody hangs afterwards and the cache stays in order."""
 
-import linecache
-import sys
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import pytest
 
-from otel_perfopt import cache as cache_package
 from tests.cache.support import TIMEOUT, new_cache, no_collection, spawn
+from tests.interruptions import interrupted_at
 
-PACKAGE = (cache_package.__file__ or "").removesuffix("cache/__init__.py")
-PARTS = tuple(f"{PACKAGE}{part}" for part in ("cache/", "lazy/", "single_flight/", "_core/"))
-
-
-def interrupted_at(line: int, function: Callable[[], Any]) -> bool:
-    """Call `function`, and raise KeyboardInterrupt before the given line of the library; False if it has fewer lines."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal seen
-        if not frame.f_code.co_filename.startswith(PARTS):
-            return None
-        # Leaving a `with` shows its first line again, where no signal is ever handled.
-        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
-            seen += 1
-            if seen == line:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(before)
-    return seen >= line
+PARTS = ("cache/", "lazy/", "single_flight/", "_core/")
 
 
 def check(cache: Any) -> None:
@@ -52,7 +21,7 @@ def check(cache: Any) -> None:
     assert len(store.entries) <= 2
     assert len(store.policy) == len(store.entries)
     assert store.weight == len(store.entries)
-    assert all(entry.queue is not None for entry in store.entries.values())
+    assert all(entry.queue for entry in store.entries.values())
     assert cache._flights.find("key") is None
 
 
@@ -64,7 +33,7 @@ def everywhere(prepare: Callable[[Any], None], step: Callable[[Any], Any], polic
             line += 1
             cache = new_cache(max_size=2, policy=policy)
             prepare(cache)
-            more = interrupted_at(line, partial(step, cache))
+            more = bool(interrupted_at(line, partial(step, cache), PARTS))
             check(cache)
     assert line > 5, "nothing was interrupted"
 
