@@ -38,12 +38,11 @@ def reachable(start: Node) -> list[Node]:
     """Return `start` and everything that it waits for, however indirectly."""
     found = {start: None}
     pending = [start]
-    with _graph_lock:
-        while pending:
-            # A copy: others add and remove edges without the lock.
-            fresh = [node for node in list(pending.pop().waiting_for) if node not in found]
-            found.update(dict.fromkeys(fresh))
-            pending.extend(fresh)
+    while pending:
+        # A copy: others add and remove edges meanwhile. No lock: in Python 3.13, an interruption in a loop may leave it locked.
+        fresh = [node for node in list(pending.pop().waiting_for) if node not in found]
+        found.update(dict.fromkeys(fresh))
+        pending.extend(fresh)
     return list(found)
 
 
