@@ -356,7 +356,9 @@ def test_an_interrupted_demo_leaves_nothing_behind(
     workers = psutil.Process(command.pid).children(recursive=True)  # some are in sessions of their own
     send(command.pid, number)
     _, error = command.communicate()
-    assert (command.returncode, error) == (130, "interrupted\n")
+    # A worker that is just starting gets the signal as well, before it has a session of its own; its pool says so.
+    said = [line for line in error.splitlines() if "the worker did not start" not in line]
+    assert (command.returncode, said) == (130, ["interrupted"])
     assert list(temporary.iterdir()) == []
     assert psutil.wait_procs([*workers, *in_session(command.pid)], timeout=5)[1] == []
 
