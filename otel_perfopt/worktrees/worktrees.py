@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,11 @@ from otel_perfopt.worktrees.git import WorktreeError, complaint, git, try_git
 __all__ = ("GitWorktrees", "Worktree")
 
 _ATTEMPTS = 5
+# Git removes .git/worktrees with the last one in it, at times between two steps of another process that adds one; and it reads
+# what it knows of all others, of which one may be half removed at that moment.
+_RACES = re.compile(
+    rb"could not create (leading directories|directory) of|failed to read .*/commondir|Invalid path .*/worktrees/"
+)
 _EXIT_TIMEOUT = 5.0
 _UNFINISHED = ("rebase-merge", "rebase-apply", "sequencer", "refs/bisect")
 
@@ -201,8 +207,7 @@ class GitWorktrees:
             done = try_git(*command, timeout=self._timeout)
             if done.returncode == 0:
                 return
-            # Git removes .git/worktrees with the last one in it, at times between two steps of another process that adds one.
-            if b"could not create directory of" not in done.stderr:
+            if not _RACES.search(done.stderr):
                 break
         git(*command, timeout=self._timeout)
 

@@ -569,13 +569,24 @@ for _ in range(12):
     assert everything(repository) == before
 
 
-def test_another_git_may_remove_its_folder_in_between(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Git says so when it loses that race; then it is asked again."""
+@pytest.mark.parametrize(
+    "words",
+    [
+        "could not create directory of '.git/worktrees/x'",
+        "could not create leading directories of '.git/worktrees/x'",
+        "failed to read .git/worktrees/x/commondir: Success",
+        "Invalid path '/tmp/repository/.git/worktrees/x': No such file or directory",
+    ],
+)
+def test_another_git_may_remove_a_worktree_in_between(
+    words: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git says so when it loses such a race; then it is asked again."""
     script = f"""
     case "$*" in *"worktree add"*)
         echo x >>{tmp_path}/asked
         if [ "$(wc -l <{tmp_path}/asked)" -lt 3 ]; then
-            echo "fatal: could not create directory of '.git/worktrees/x'" >&2
+            echo "fatal: {words}" >&2
             exit 128
         fi
     esac
