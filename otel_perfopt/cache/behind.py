@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from otel_perfopt._core.policies import Entry
 from otel_perfopt.cache.guard import Guard
 from otel_perfopt.telemetry.clocks import Clock
-from otel_perfopt.telemetry.logs import get_logger
+from otel_perfopt.telemetry.logs import mention
 from otel_perfopt.tiers import Codec, Mark, Record, Tier, Undecodable, Unencodable, encode_key
 
 __all__ = ("Behind", "Copy")
@@ -155,4 +155,4 @@ class Behind:
         """Warn once of each kind of trouble."""
         if event not in self._has_warned:
             self._has_warned.add(event)
-            get_logger().warning(event, cache=self._cache, error=str(error))
+            mention("warning", event, cache=self._cache, error=error)

@@ -14,7 +14,7 @@ from otel_perfopt.telemetry import background, lifecycle, names
 from otel_perfopt.telemetry.background import NoThread
 from otel_perfopt.telemetry.caches import CACHES
 from otel_perfopt.telemetry.clocks import Clock
-from otel_perfopt.telemetry.logs import get_logger
+from otel_perfopt.telemetry.logs import mention
 from otel_perfopt.tiers import Change, Found, Mark, Record, Tier
 
 __all__ = ("Guard",)
@@ -160,17 +160,11 @@ class Guard:
         attributes = {names.CACHE_TIER: self.tier.kind, names.ERROR_TYPE: names.error_type(error)}
         CACHES.tally(self._cache, names.CACHE_TIER_ERRORS, attributes).n += 1
         if is_new:
-            with suppress(Exception):  # the error's own code, or the log: nobody asked for either
-                get_logger().warning(
-                    "a tier of a cache fails; the cache goes on without it",
-                    cache=self._cache,
-                    tier=self.tier.kind,
-                    error=repr(error),
-                )
+            event = "a tier of a cache fails; the cache goes on without it"
+            mention("warning", event, cache=self._cache, tier=self.tier.kind, error=error)
 
     def _tell_recovery(self) -> None:
-        with suppress(Exception):
-            get_logger().info("a tier of a cache works again", cache=self._cache, tier=self.tier.kind)
+        mention("info", "a tier of a cache works again", cache=self._cache, tier=self.tier.kind)
 
     def _owe(
         self, *, keys: Sequence[bytes] | Mapping[bytes, Any] = (), tags: Sequence[str] = (), everything: bool = False

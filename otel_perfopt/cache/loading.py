@@ -3,7 +3,7 @@
 import reprlib
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from otel_perfopt.telemetry import names
 from otel_perfopt.telemetry.background import NoThread
 from otel_perfopt.telemetry.caches import observed_load, observed_refresh
 from otel_perfopt.telemetry.family import Gauges
-from otel_perfopt.telemetry.logs import get_logger
+from otel_perfopt.telemetry.logs import mention
 from otel_perfopt.unset import UNSET
 
 __all__ = ("NO_LOADER", "Loading")
@@ -111,17 +111,14 @@ class Loading(MemoryTier, SingleFlight[Request, Load]):
             if entry.expires > now or not entry.is_valid() or entry.fresh_until <= now:
                 return
             entry.expires = min(entry.fresh_until, self._lifetimes.put_off(now))  # until then hits ask no question
-        again = Request(request.key, request.loader, request.ttl, request.tags, request.owner, is_refresh=True)
         try:
-            if self._start_unattended(again, loop):
+            if self._start_unattended(replace(request, is_refresh=True), loop):
                 self._counts.refreshes += 1
         except NoThread:
             pass  # the process ends, or the system has no thread left; the value is fresh for now
 
     @override
     def _answer(self, request: Request) -> Loaded | Failed | None:
-        if request.is_refresh:
-            return None
         entry = self._fresh(request.key)
         if entry is not None:
             self._store.policy.touch(entry)
@@ -154,12 +151,14 @@ class Loading(MemoryTier, SingleFlight[Request, Load]):
 
     @override
     def _deadline(self, request: Request) -> Deadline | None:
-        lifetimes = self._lifetimes
-        if not lifetimes.has_timeouts:
-            return None
-        if self._stale(request.key) is None:
-            return Deadline(self.clock, lifetimes.hard_timeout)
-        return Deadline(self.clock, min(lifetimes.soft_timeout, lifetimes.hard_timeout), at_most=lifetimes.hard_timeout)
+        return self._deadline_of((request.key,)) if self._runs_behind else None
+
+    def _deadline_of(self, keys: Sequence[Hashable]) -> Deadline:
+        """Return when to stop waiting: at the soft timeout if there is something else for every key."""
+        soft, hard = self._lifetimes.soft_timeout, self._lifetimes.hard_timeout
+        if any(self._stale(key) is None for key in keys):
+            return Deadline(self.clock, hard)
+        return Deadline(self.clock, min(soft, hard), at_most=hard)
 
     @override
     def _too_late(self, request: Request, deadline: Deadline) -> Outcome:
@@ -272,8 +271,7 @@ class Loading(MemoryTier, SingleFlight[Request, Load]):
         is_hidden = load.is_refresh or self._stale(load.key) is not None
         if is_hidden and (now := self.clock()) >= self._warned + _WARN_EVERY:
             self._warned = now
-            with suppress(Exception):  # the error's own code, or the log: nobody asked for either
-                get_logger().warning("a load failed, and its older value is served", cache=self.name, error=repr(error))
+            mention("warning", "a load failed, and its older value is served", cache=self.name, error=error)
 
     def _refuse_coroutines(self, loader: Callable[..., Any]) -> None:
         if is_coroutine_function(loader):

@@ -37,10 +37,7 @@ class Many(Tiered):
         self._refuse_coroutines(request.loader)
         wanted = list(dict.fromkeys(keys))
         found, missing = self._find_many(wanted, request, None)
-        if request.loader is NO_LOADER and not self._has_more:
-            self._counts.misses += len(missing)
-            return found
-        answers = Answers(found, self._deadline_of(missing))
+        answers = Answers(found, self._deadline_of(missing) if self._runs_behind else None)
         try:
             while missing:
                 missing = self._attempt_many(missing, request, answers)
@@ -53,10 +50,7 @@ class Many(Tiered):
         self._check(request)
         wanted = list(dict.fromkeys(keys))
         found, missing = self._find_many(wanted, request, running_loop())
-        if request.loader is NO_LOADER and not self._has_more:
-            self._counts.misses += len(missing)
-            return found
-        answers = Answers(found, self._deadline_of(missing))
+        answers = Answers(found, self._deadline_of(missing) if self._runs_behind else None)
         try:
             while missing:
                 missing = await self._attempt_many_async(missing, request, answers)
@@ -67,7 +61,7 @@ class Many(Tiered):
     def _find_many(
         self, keys: Iterable[Hashable], request: Request, loop: AbstractEventLoop | None
     ) -> tuple[dict[Any, Any], list[Any]]:
-        """Return what is fresh, and the other keys."""
+        """Return what is fresh, and the keys that have to be looked for elsewhere."""
         found: dict[Any, Any] = {}
         missing: list[Any] = []
         for key in keys:
@@ -78,6 +72,9 @@ class Many(Tiered):
             if entry.expires <= self.clock() and request.loader is not NO_LOADER:
                 self._refresh_if_due(entry, replace(request, key=key, loader=one_of(request.loader, key)), loop)
             found[key] = self._hit(entry)
+        if request.loader is NO_LOADER and not self._has_more:
+            self._counts.misses += len(missing)
+            return found, []
         return found, missing
 
     def _attempt_many(self, keys: list[Any], request: Request, answers: Answers) -> list[Any]:
@@ -311,15 +308,6 @@ class Many(Tiered):
         finally:
             failure = outcome = None
             del answers
-
-    def _deadline_of(self, keys: list[Any]) -> Deadline | None:
-        """Return when to stop waiting: at the soft timeout only if there is something else for every key."""
-        if not self._runs_behind:
-            return None
-        soft, hard = self._lifetimes.soft_timeout, self._lifetimes.hard_timeout
-        if not all(self._stale(key) is not None for key in keys):
-            return Deadline(self.clock, hard)
-        return Deadline(self.clock, min(soft, hard), at_most=hard)
 
     @override
     def _new_load(self, request: Request, loop: AbstractEventLoop | None, job: Job | None) -> Load:

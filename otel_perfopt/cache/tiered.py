@@ -21,7 +21,7 @@ from otel_perfopt.errors import ConfigurationError
 from otel_perfopt.single_flight.job import Job
 from otel_perfopt.telemetry import lifecycle, names
 from otel_perfopt.telemetry.caches import CACHES, tell_found
-from otel_perfopt.telemetry.family import Gauges
+from otel_perfopt.telemetry.family import Gauges, Tally
 from otel_perfopt.unset import Unset
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Tiered(Loading):
         super().__init__(name, **options)
         self._encoded: dict[bytes, Hashable] = {}
         self._found_behind: dict[str, int] = {}
+        self._told_behind: dict[str, Tally] = {}  # the same, under the name of the cache
         self._figures: LifetimeFigures | None = None
         self._others_changes = 0
         behind = _behind(self, tiers, persist, codec, value_type, unencodable, wall_clock)
@@ -68,7 +69,8 @@ class Tiered(Loading):
             CACHES.join(name, behind, _GAUGES)
             for place, guard in enumerate(behind.guards):
                 self._found_behind.setdefault(guard.tier.kind, 0)
-                CACHES.tally(name, names.CACHE_REQUESTS, _hit_in(guard.tier.kind))
+                hit = {names.CACHE_RESULT: "hit", names.CACHE_TIER: guard.tier.kind}
+                self._told_behind[guard.tier.kind] = CACHES.tally(name, names.CACHE_REQUESTS, hit)
                 guard.watch(partial(_heed, weakref.ref(self), place))
             _live.add(self)
 
@@ -153,7 +155,7 @@ class Tiered(Loading):
         source = outcome.source if isinstance(outcome, Loaded) else None
         if source in self._found_behind:
             self._found_behind[source] += 1
-            CACHES.tally(self.name, names.CACHE_REQUESTS, _hit_in(source)).n += 1
+            self._told_behind[source].n += 1
             return outcome
         return super()._settle(request, outcome, at_once=at_once)
 
@@ -319,10 +321,6 @@ def _lifetime_figures(cache: Tiered) -> "LifetimeFigures":
         return {} if found is None else found._counted()
 
     return LifetimeFigures(cache._guards[-1], count)
-
-
-def _hit_in(kind: str) -> dict[str, str]:
-    return {names.CACHE_RESULT: "hit", names.CACHE_TIER: kind}
 
 
 def _heed(reference: "weakref.ref[Tiered]", place: int, change: "Change") -> None:

@@ -5,9 +5,10 @@ Where the application has configured structlog, its configuration is used; elsew
 """
 
 import logging
+from contextlib import suppress
 from typing import Any
 
-__all__ = ("get_logger",)
+__all__ = ("get_logger", "mention")
 
 
 def get_logger() -> Any:
@@ -28,3 +29,18 @@ def get_logger() -> Any:
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+
+
+def mention(level: str, event: str, **facts: object) -> None:
+    """Log something that no caller has asked for: whatever goes wrong with it, an error's own ``repr`` included, is nobody's.
+
+    Args:
+        level: ``"info"`` or ``"warning"``.
+        event: what happened.
+        facts: about what; errors are shown by their ``repr``.
+
+    >>> mention("info", "a tier of a cache works again", cache="users", tier="sqlite")
+    """
+    with suppress(Exception):
+        told = {name: repr(fact) if isinstance(fact, BaseException) else fact for name, fact in facts.items()}
+        getattr(get_logger(), level)(event, **told)

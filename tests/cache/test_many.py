@@ -499,7 +499,7 @@ def test_it_may_be_interrupted_anywhere(is_tiered: bool) -> None:
             assert spawn(cache.get_many, [1, 2, 3], Squares()).result(TIMEOUT) == {1: 1, 2: 4, 3: 9}, line
             assert spawn(cache.get, 1, lambda: 1).result(TIMEOUT) == 1
             assert len(cache._flights) == 0, line
-            assert all(entry.queue is not None for entry in cache._store.entries.values())
+            assert all(entry.queue for entry in cache._store.entries.values())
     assert line > 100, "nothing was interrupted"
 
 

@@ -89,7 +89,7 @@ def check_order(cache: Any, limit: int) -> None:
     assert len(entries) <= limit
     assert len(store.policy) == len(entries)
     assert store.weight == pytest.approx(sum(entry.weight for entry in entries.values()))
-    assert all(key == entry.key and entry.queue is not None for key, entry in entries.items())
+    assert all(key == entry.key and entry.queue for key, entry in entries.items())
     assert len(store._due) <= 2 * limit + 64
     assert len(cache._flights) == 0
 

@@ -208,7 +208,7 @@ def test_code_in_the_middle_of_a_change_may_change_the_cache(
         store = cache._store
         assert len(store.policy) == len(store.entries) <= 2
         assert store.weight == sum(entry.weight for entry in store.entries.values()) <= 3
-        assert all(key is entry.key and entry.queue is not None for key, entry in store.entries.items())
+        assert all(key is entry.key and entry.queue for key, entry in store.entries.items())
         assert cache.stats().loads_in_flight == 0
 
 
