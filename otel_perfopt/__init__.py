@@ -3,7 +3,7 @@
 import typing as _typing
 
 from otel_perfopt import presets as _presets  # noqa: F401 - declares the named caches, pools and batch processor
-from otel_perfopt.cache import Cache, CachedFunction, CachedMethod, CacheStats, cached, entry_options, get_cache
+from otel_perfopt.cache import Cache, CachedFunction, CachedMethod, CacheStats, HotKey, cached, entry_options, get_cache
 from otel_perfopt.errors import (
     BatchClosed,
     BatchError,
@@ -62,6 +62,7 @@ __all__ = (
     "DuplicateNameWarning",
     "Event",
     "EventBus",
+    "HotKey",
     "LazyFunction",
     "LazyLoader",
     "LazyMethod",

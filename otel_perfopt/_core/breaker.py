@@ -51,6 +51,10 @@ class Breaker:
         self._retry_at = now + self._backoff.limit  # in case that the caller never tells how it went
         return True
 
+    def wait(self, now: float) -> float:
+        """Return the seconds until the next trial; 0 if it is closed."""
+        return max(0.0, self._retry_at - now) if self.is_open else 0.0
+
     def failed(self, now: float, *, spread: float) -> None:
         """Note a failure; `spread` is a random number from 0 to 1."""
         if self.is_open and not self._is_tried:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from otel_perfopt._core.policies import Entry
 from otel_perfopt.cache.guard import Guard
+from otel_perfopt.single_flight.waiting import running_loop
 from otel_perfopt.telemetry.clocks import Clock
 from otel_perfopt.telemetry.logs import mention
 from otel_perfopt.tiers import Codec, Mark, Record, Tier, Undecodable, Unencodable, encode_key
@@ -43,6 +44,7 @@ class Behind:
         self, cache: str, tiers: Sequence[Tier], codec: Codec[Any], *, raises: bool, clock: Clock, wall: Callable[[], float]
     ) -> None:
         self.guards = [Guard(cache, tier, clock) for tier in tiers]
+        self.is_remote = any(tier.is_remote for tier in tiers)
         self.wall = wall
         self._cache = cache
         self._codec = codec
@@ -51,6 +53,9 @@ class Behind:
 
     def begin(self) -> None:
         """Watch for what others invalidate; to be called before anything is kept in memory."""
+        if self.is_remote and running_loop() is not None:
+            event = "a synchronous call waits for a tier and blocks the event loop; use its twin, such as get_async"
+            self._mention_once(event)
         for guard in self.guards:
             guard.begin()
 
@@ -99,6 +104,11 @@ class Behind:
         """Have the tiers keep a record; those whose mark is missing were away."""
         for guard, mark in zip(self.guards, marks, strict=False):
             guard.write({data: record}, mark, replaces=replaces)
+
+    def release(self, data: bytes) -> None:
+        """Let other processes load a key that was not loaded here after all."""
+        for guard in self.guards:
+            guard.release([data])
 
     def delete(self, key: Hashable) -> bool:
         """Forget a key in every tier; return whether any had it fresh."""
@@ -153,6 +163,9 @@ class Behind:
 
     def _warn(self, event: str, error: Exception) -> None:
         """Warn once of each kind of trouble."""
+        self._mention_once(event, error=error)
+
+    def _mention_once(self, event: str, **facts: object) -> None:
         if event not in self._has_warned:
             self._has_warned.add(event)
-            mention("warning", event, cache=self._cache, error=error)
+            mention("warning", event, cache=self._cache, **facts)

@@ -61,6 +61,8 @@ class Cache(Many, Generic[K, V]):
             machine: True for ``.worktrees/.cache/<name>.db``, or the path of a file. It is the last of the tiers.
         codec: makes bytes of values for the tiers.
         unencodable: what to do with a key or a value that has no bytes: ``"raise"``, or ``"memory"`` to keep it there only.
+        hot_keys: whether `stats` and the report show the keys that most requests are for; see `HotKey`. The cache then holds on
+            to 64 keys at most, until they are deleted or it is cleared.
         clock: returns monotonic seconds; for tests.
         wall_clock: returns the time of day in seconds since 1970; for tests.
 
@@ -94,6 +96,7 @@ class Cache(Many, Generic[K, V]):
         persist: bool | str | Path = False,
         codec: "Codec[V] | None" = None,
         unencodable: Literal["raise", "memory"] = "raise",
+        hot_keys: bool = True,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         _place: Place | None = None,
@@ -351,6 +354,7 @@ class Cache(Many, Generic[K, V]):
         """Return what this cache holds and has counted; with a persistent tier also what was counted before this process."""
         usage, counts = self.memory_usage(), self._counts
         lifetime = {} if self._figures is None else self._figures.read()
+        hot_keys = self._hot_keys()
         with self._lock:
             return CacheStats(
                 name=self.name,
@@ -370,6 +374,7 @@ class Cache(Many, Generic[K, V]):
                 loads_in_flight=len(self._flights),
                 load_waiters=self._flights.waiting,
                 lifetime=lifetime,
+                hot_keys=hot_keys,
             )
 
 

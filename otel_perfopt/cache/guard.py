@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from otel_perfopt._core.backoff import Backoff
 from otel_perfopt._core.breaker import Breaker
-from otel_perfopt.telemetry import background, lifecycle, names
+from otel_perfopt.telemetry import background, clocks, lifecycle, names
 from otel_perfopt.telemetry.background import NoThread
 from otel_perfopt.telemetry.caches import CACHES
 from otel_perfopt.telemetry.clocks import Clock
@@ -22,7 +22,7 @@ __all__ = ("Guard",)
 T = TypeVar("T")
 
 FAILURES = 3
-BACKOFF = Backoff(first=1.0, limit=60.0)
+BACKOFF = Backoff(first=1.0, limit=5.0)
 MAX_OWED = 10_000
 
 
@@ -30,7 +30,8 @@ class Guard:
     """One tier of one cache.
 
     What could not be invalidated, because the tier was away, is owed to it, and is made up for before anything is read from it
-    again. So is what others have invalidated before they could be watched.
+    again. So is what others have invalidated before they could be watched. A tier that is away, or is owed something, is tried
+    again in the background, whether or not anybody asks for it.
 
     Args:
         cache: the name of the cache.
@@ -51,6 +52,8 @@ class Guard:
         self._on_change: Callable[[Change], None] | None = None
         self._has_failed = False
         self._is_watching = True
+        self._is_armed = False
+        tier.on_loss = partial(_note_loss, weakref.ref(self))
         _live.add(self)
 
     @property
@@ -71,10 +74,20 @@ class Guard:
 
         For callers who hold the lock of the cache: what is counted and logged comes later, because that takes other locks.
         """
-        write = partial(self.tier.write, records, mark, replaces=replaces)
-        is_written = mark is not None and self._try(lambda: write() or True, tell=_tell_later)
-        if replaces and not is_written:
+        is_taken = False
+        if mark is not None and not self._breaker.is_open:
+            try:
+                self.tier.write(records, mark, replaces=replaces)
+                is_taken = True
+            except Exception as error:  # noqa: BLE001 - the cache goes on without it
+                self._note(error, _tell_later)
+        if replaces and not is_taken:
             self._owe(keys=records)
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """Let other processes load what was not loaded here after all."""
+        if self.tier.is_exclusive:
+            _tell_later(partial(self._try, self.tier.release, keys))
 
     def delete(self, keys: Sequence[bytes]) -> bool:
         """Forget keys; return whether there was a fresh one."""
@@ -132,9 +145,8 @@ class Guard:
             with suppress(Exception):
                 self._pay()
 
-    def _try(self, call: Callable[..., T], *args: Any, tell: "Callable[[Callable[[], None]], None] | None" = None) -> T | None:
+    def _try(self, call: Callable[..., T], *args: Any) -> T | None:
         """Call the tier, unless it is away; None if it is, or fails."""
-        tell = tell or _tell_now
         if not self._breaker.allows(self._clock()):
             return None
         try:
@@ -142,12 +154,12 @@ class Guard:
             self._watch()
             result = call(*args)
         except Exception as error:  # noqa: BLE001 - the cache goes on without it
-            self._note(error, tell)
+            self._note(error, _tell_now)
             return None
         self._breaker.succeeded()
         if self._is_away:
             self._is_away = False
-            tell(self._tell_recovery)
+            self._tell_recovery()
         return result
 
     def _note(self, error: Exception, tell: Callable[[Callable[[], None]], None]) -> None:
@@ -155,6 +167,25 @@ class Guard:
         self._has_failed = True
         is_new, self._is_away = not self._is_away, True
         tell(partial(self._tell_failure, error, is_new=is_new))
+        self._arm()
+
+    def _arm(self) -> None:
+        """Have the tier tried again, unless that is arranged already."""
+        if self._is_armed or not (self._is_owing or self._breaker.is_open):
+            return
+        self._is_armed = True
+        try:
+            delay = self._breaker.wait(self._clock()) or BACKOFF.first
+            clocks.after(self._clock, delay, partial(_recover_soon, weakref.ref(self)))
+        except NoThread:
+            self._is_armed = False  # the process ends
+
+    def recover(self) -> None:
+        """Find out whether the tier is there again, and make up for what it is owed."""
+        self._is_armed = False
+        if self._is_owing or self._breaker.is_open:
+            self._try(self.tier.mark)
+            self._arm()
 
     def _tell_failure(self, error: Exception, *, is_new: bool) -> None:
         attributes = {names.CACHE_TIER: self.tier.kind, names.ERROR_TYPE: names.error_type(error)}
@@ -176,6 +207,7 @@ class Guard:
                 self._owes_everything = True
                 self._owed_keys.clear()
                 self._owed_tags.clear()
+        self._arm()
 
     @property
     def _is_owing(self) -> bool:
@@ -209,8 +241,10 @@ class Guard:
             self._on_change(Change())  # without the lock: it takes that of the cache
 
     def reset_after_fork(self) -> None:
-        """Start with a fresh lock."""
+        """Start with a fresh lock, and without the parent's timer."""
         self._lock = threading.RLock()
+        self._is_armed = False
+        self._arm()
 
 
 def _nothing() -> None:
@@ -224,6 +258,21 @@ def _tell_now(tell: Callable[[], None]) -> None:
 def _tell_later(tell: Callable[[], None]) -> None:
     with suppress(NoThread):  # the process ends
         background.submit(tell)
+
+
+def _note_loss(reference: "weakref.ref[Guard]", keys: Sequence[bytes], error: Exception) -> None:
+    """Take note that a tier could not keep what it had taken; what it has of the keys that were set is older."""
+    guard = reference()
+    if guard is not None:
+        guard._note(error, _tell_now)
+        guard._owe(keys=keys)
+
+
+def _recover_soon(reference: "weakref.ref[Guard]") -> None:
+    """Run in the timer thread, which must not wait for a tier."""
+    guard = reference()
+    if guard is not None:
+        background.submit(guard.recover)
 
 
 def _make_last_attempts(_seconds: float) -> None:

@@ -89,6 +89,7 @@ class Loading(MemoryTier, SingleFlight[Request, Load]):
             return self._hit(entry)
         if not self._has_more:
             self._counts.misses += 1
+            self._hot.other(key)
             return ABSENT
         try:
             return self._share(Request(key, NO_LOADER))
@@ -142,8 +143,10 @@ class Loading(MemoryTier, SingleFlight[Request, Load]):
             if stale is not None:
                 outcome, source = Loaded(stale.value, _STALE), _STALE
         if source == names.MEMORY_TIER and at_once:
-            self._counts.hits += 1
-        elif source == _STALE:
+            self._hot.hit(request.key)
+            return outcome
+        self._hot.other(request.key)
+        if source == _STALE:
             self._counts.stale += 1
         else:
             self._counts.misses += 1
@@ -202,7 +205,7 @@ class Loading(MemoryTier, SingleFlight[Request, Load]):
 
     @override
     async def _plan_async(self, load: Load) -> Plan:
-        found = self._look_behind((load,)).get(load.key) if self._has_more else None
+        found = (await self._look_behind_async((load,))).get(load.key) if self._has_more else None
         if found is None and load.loader is NO_LOADER:
             return Loaded(ABSENT)
         return found or (self._refresh_async if load.is_refresh else self._load_async, load.loader, load.job)
@@ -210,6 +213,10 @@ class Loading(MemoryTier, SingleFlight[Request, Load]):
     def _look_behind(self, loads: Sequence[Load]) -> Mapping[Hashable, Loaded]:  # noqa: ARG002 - for tiers
         """Return what need not be loaded, because a tier behind the memory has it."""
         return {}
+
+    async def _look_behind_async(self, loads: Sequence[Load]) -> Mapping[Hashable, Loaded]:
+        """Do what `_look_behind` does, without waiting for a network on the loop."""
+        return self._look_behind(loads)
 
     @override
     @observed_load()

@@ -74,6 +74,8 @@ class Many(Tiered):
             found[key] = self._hit(entry)
         if request.loader is NO_LOADER and not self._has_more:
             self._counts.misses += len(missing)
+            for key in missing:
+                self._hot.other(key)
             return found, []
         return found, missing
 
@@ -206,7 +208,7 @@ class Many(Tiered):
         current_load.set(batch)
         current_terms.set(None)
         try:
-            if self._end_found(batch):
+            if await self._end_found_async(batch):
                 values = {} if loader is NO_LOADER else await self._load_async(partial(loader, batch.keys()), batch.job)
                 self._end_many(batch, Loaded(checked_mapping(values)))
         except Exception as error:  # noqa: BLE001 - it goes to everybody who wants one of the keys
@@ -221,14 +223,26 @@ class Many(Tiered):
     def _end_found(self, batch: Batch) -> bool:
         """End the loads that a tier behind the memory can answer, and return whether there are others."""
         if self._has_more:
-            for load in batch.loads:
-                self._encode_key(load)
-            found = self._look_behind([load for load in batch.loads if load.outcome is None])
-            for load in batch.loads:
-                if load.key in found:
-                    self._end_one(load, found[load.key])
-            batch.loads = [load for load in batch.loads if load.outcome is None]
+            self._end_these(batch, self._look_behind(self._encoded_loads(batch)))
         return bool(batch.loads)
+
+    async def _end_found_async(self, batch: Batch) -> bool:
+        """Do what `_end_found` does, without waiting for a network on the loop."""
+        if self._has_more:
+            self._end_these(batch, await self._look_behind_async(self._encoded_loads(batch)))
+        return bool(batch.loads)
+
+    def _encoded_loads(self, batch: Batch) -> list[Load]:
+        """Return the loads whose keys have bytes; the others end here, if that is an error."""
+        for load in batch.loads:
+            self._encode_key(load)
+        return [load for load in batch.loads if load.outcome is None]
+
+    def _end_these(self, batch: Batch, found: Mapping[Any, Loaded]) -> None:
+        for load in batch.loads:
+            if load.key in found:
+                self._end_one(load, found[load.key])
+        batch.loads = [load for load in batch.loads if load.outcome is None]
 
     def _encode_key(self, load: Load) -> None:
         """Make bytes of a key; if there are none, that is a matter of this load alone."""

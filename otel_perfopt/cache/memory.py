@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from otel_perfopt._core.policies import Entry, Policy
 from otel_perfopt._core.store import Evicted, Store
 from otel_perfopt._core.tags import Tags
+from otel_perfopt.cache.hot import HotKey, HotKeys
 from otel_perfopt.cache.lifetimes import Lifetimes
 from otel_perfopt.cache.owners import Owners
 from otel_perfopt.cache.sizing import SAMPLE, estimate
@@ -50,6 +51,7 @@ class MemoryTier:
         policy: str,
         max_weight: float | None,
         weigher: Weigher | None,
+        hot_keys: bool,
         clock: Callable[[], float],
         gauges: Gauges,
         **durations: Any,
@@ -74,7 +76,8 @@ class MemoryTier:
         self._tags = Tags()
         self._is_changing = False
         self._postponed: deque[Callable[[], Any]] = deque()
-        self._counts: CacheCounts = CACHES.join(name, self, {**_GAUGES, **gauges})
+        self._hot = HotKeys(is_on=_checked_switch("hot_keys", hot_keys))
+        self._counts: CacheCounts = CACHES.join(name, self, {**_GAUGES, **gauges}, self._hot.counts)
 
     def _follow_forks(self) -> None:
         """Start afresh in forked children, from now on: a fork may come while another thread is still making this object."""
@@ -108,7 +111,7 @@ class MemoryTier:
         return entry if entry is not None and entry.kept_until > self.clock() else None
 
     def _hit(self, entry: Entry) -> Any:
-        self._counts.hits += 1
+        self._hot.hit(entry.key)
         self._store.policy.touch(entry)
         return entry.value
 
@@ -142,13 +145,17 @@ class MemoryTier:
         self._count(evicted)
         if replaced is not None and replaced.fresh_until <= now:
             self._counts.evicted_expired += 1
-        return dead, replaced, evicted, self._store.take_dropped()
+        return dead, replaced, evicted, self._store.take_dropped(), [self._hot.discard(orphan.key) for orphan in dead]
 
     def _forget_all(self) -> "Cleared":
         """Forget all entries, under the lock and in constant time; see `Cleared`."""
-        cleared = Cleared(*self._store.clear(), self._store.take_dropped(), self._owners)
+        cleared = Cleared(*self._store.clear(), self._store.take_dropped(), self._owners, self._hot.clear())
         self._owners = Owners()
         return cleared
+
+    def _hot_keys(self) -> tuple[HotKey, ...]:
+        """Return the hot keys as a person knows them: a method's with its instance."""
+        return tuple(hot._replace(key=self._owners.told(hot.key)) for hot in self._hot.top())
 
     def _change(self, change: Callable[[], Any]) -> list[Any]:
         """Change the store, under the lock and in one piece.
@@ -192,6 +199,7 @@ class MemoryTier:
         self._lock = threading.RLock()
         self._is_changing = False
         self._store.rebuild()
+        self._hot.reset_after_fork()
 
 
 class Cleared(NamedTuple):
@@ -202,6 +210,7 @@ class Cleared(NamedTuple):
     due: list[object]
     dropped: list[object]
     owners: Owners
+    hot: object
 
     def let_go(self) -> None:
         """Drop it; much of it in a worker, and bit by bit, because that takes a while and holds the interpreter."""
@@ -221,6 +230,12 @@ class Cleared(NamedTuple):
             self.policy.evict()
         while self.due:
             self.due.pop()
+
+
+def _checked_switch(option: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{option}={value!r} must be True or False")
+    return value
 
 
 def _checked_size(max_size: int | None) -> int | None:

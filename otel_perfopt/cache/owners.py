@@ -6,6 +6,8 @@ reference's callback runs first, and it only writes attributes, because it may r
 
 import weakref
 from collections import deque
+from collections.abc import Hashable
+from typing import Any
 
 from otel_perfopt._core.policies import Entry
 
@@ -53,6 +55,20 @@ class Owners:
             ) from None
         # Making the reference may have run a finalizer that came here for the same instance; then its group stands.
         return self._groups.setdefault(identity, (reference, group))[1]
+
+    def told(self, key: Hashable) -> Any:
+        """Return `key` with the instance, if there is one, in place of its identity; this is for people."""
+        if not self._groups:
+            return key
+        if type(key) is not tuple:
+            return self._instance(key)
+        # In a cache that functions share, the name of the function comes first.
+        return tuple(self._instance(part) if place < 2 else part for place, part in enumerate(key))
+
+    def _instance(self, part: Hashable) -> Any:
+        found = self._groups.get(part) if type(part) is int else None
+        instance = None if found is None else found[0]()
+        return part if instance is None else instance
 
     def dissolve(self) -> None:
         """Let go of all entries: they and their groups know each other, and would wait for a collection of garbage."""

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from otel_perfopt.cache.hot import HotKey
+
 __all__ = ("CacheStats",)
 
 
@@ -29,6 +31,8 @@ class CacheStats:
         load_waiters: callers that wait for a load which another caller started.
         lifetime: ``hits``, ``misses``, ``stale`` and ``evictions`` since the file of a persistent tier was made, by all
             processes; empty without one.
+        hot_keys: the keys that most requests are for, at most 10, estimated from a sample since the cache was cleared;
+            empty as long as there are too few samples, and with ``hot_keys=False``.
     """
 
     name: str
@@ -48,6 +52,7 @@ class CacheStats:
     loads_in_flight: int
     load_waiters: int
     lifetime: Mapping[str, int]
+    hot_keys: tuple[HotKey, ...] = ()
 
     @property
     def hit_rate(self) -> float:

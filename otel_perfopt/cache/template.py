@@ -1,6 +1,6 @@
 """The function that stands in for a cached one: made from source text for its signature, as dataclasses make ``__init__``.
 
-A hit then costs one look-up, one clock reading and two increments, and ``f(1)`` and ``f(x=1)`` bind to the same parameter, hence
+A hit then costs one look-up, one clock reading and two counts, and ``f(1)`` and ``f(x=1)`` bind to the same parameter, hence
 to the same key, without `inspect.Signature.bind`. Measured against other ways to build it in docs/performance.md.
 """
 
@@ -20,21 +20,28 @@ _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_
 _SOURCE = """\
 {async_}def {name}({parameters}):
     try:
-        {p}entry = {p}store.entries.get({key})
+        {p}entry = {p}store.entries[{key}]
+    except {p}KeyError:
+        pass
     except {p}TypeError as {p}error:
         raise {p}explain({p}error, {values})
-    if {p}entry is not None and {p}entry.expires > {p}clock():
-        {touch}
-        {p}counts.hits += 1
-        return {p}entry.value
+    else:
+        if {p}entry.expires > {p}clock():
+            {touch}
+            {count}
+            return {p}entry.value
     return {await_}{p}miss({key}, {owner}, {p}partial({p}function, {arguments}))
 
 def {p}key_of({parameters}):
     return {key}
 """
+_COUNT = "{p}hits.left -= 1"
+_COUNT_AND_SAMPLE = """\
+{p}hits.left = {p}left = {p}hits.left - 1
+            if {p}left < 1: {p}sample({p}entry.key, {p}hits)"""
 _TOUCH = {
     "s3fifo": "if {p}entry.frequency < 3: {p}entry.frequency += 1",
-    "lru": "try: {p}store.policy.move_up({p}entry)\n        except {p}KeyError: pass",
+    "lru": "try: {p}store.policy.move_up({p}entry)\n            except {p}KeyError: pass",
 }
 
 
@@ -47,6 +54,7 @@ def make_function(
     shared: bool,
     key: Callable[..., Any] | None,
     policy: str,
+    hot_keys: bool,
     helpers: Mapping[str, Any],
 ) -> tuple[FunctionType, FunctionType]:
     """Return a function with the signature of `function` that looks a call up, and one that returns the key of a call.
@@ -59,7 +67,8 @@ def make_function(
         shared: whether the key begins with the label, because others use the same cache.
         key: makes the key from the arguments, instead of the arguments themselves.
         policy: how a hit is noted.
-        helpers: ``store``, ``clock``, ``counts``, ``miss`` and ``explain``.
+        hot_keys: whether to take samples of the keys.
+        helpers: ``store``, ``clock``, ``hits``, ``sample``, ``miss`` and ``explain``.
     """
     signature = _signature(function)
     if is_method and not any(p.kind in _BY_POSITION for p in signature.parameters.values()):
@@ -87,6 +96,7 @@ def make_function(
         key=expression,
         values=_values(signature, skip=1 if is_method else 0),
         owner=shape.names[0] if is_method and key is None else "None",
+        count=(_COUNT_AND_SAMPLE if hot_keys else _COUNT).format(p=prefix),
         touch=_TOUCH[policy].format(p=prefix),
         async_="async " if is_async else "",
         await_="await " if is_async else "",

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from typing_extensions import override
 
-from otel_perfopt._core.flight import Loaded, Outcome
+from otel_perfopt._core.flight import Failed, Loaded, Outcome
 from otel_perfopt._core.policies import Entry
 from otel_perfopt.cache.load import Load, Request
 from otel_perfopt.cache.loading import Loading
@@ -107,6 +107,22 @@ class Tiered(Loading):
             tell_found(self.name, next(iter(found.values())).source, begin)
         return found
 
+    @override
+    async def _look_behind_async(self, loads: Sequence[Load]) -> Mapping[Hashable, Loaded]:
+        if self._behind is None or not self._behind.is_remote:
+            return self._look_behind(loads)
+        found: Mapping[Hashable, Loaded] = await self._beside_the_loop(partial(self._look_behind, loads))
+        return found
+
+    @override
+    def _prepare(self, load: Load, outcome: Loaded | Failed) -> Callable[[], object] | None:
+        if self._behind is not None and load.terms.data is not None and isinstance(outcome, Failed):
+            self._behind.release(load.terms.data)
+        try:
+            return super()._prepare(load, outcome)
+        finally:
+            del load, outcome  # see `SingleFlight`: a weigher may raise
+
     def _keep_stale(self, load: Load, copy: "Copy") -> None:
         """Keep what a tier has of a key in memory, for as long as nothing better is to be had."""
         with self._lock:
@@ -156,6 +172,7 @@ class Tiered(Loading):
         if source in self._found_behind:
             self._found_behind[source] += 1
             self._told_behind[source].n += 1
+            self._hot.other(request.key)
             return outcome
         return super()._settle(request, outcome, at_once=at_once)
 
@@ -251,7 +268,7 @@ class Tiered(Loading):
     def _forget_key(self, key: Hashable) -> object:
         """Forget a key in memory and forbid its load to store, under the lock; the caller drops what it returns without it."""
         self._flights.ground(key)
-        return self._change(partial(self._store.discard, key)), self._failures.forget(key)
+        return self._change(partial(self._store.discard, key)), self._failures.forget(key), self._hot.discard(key)
 
     def _forget_everything(self) -> None:
         """Forget everything in memory."""

@@ -4,6 +4,7 @@ from otel_perfopt.report.build import build_report, get_performance_report
 from otel_perfopt.report.model import (
     BatchRow,
     CacheRow,
+    HotKeyRow,
     LatencySummary,
     LazyRow,
     OperationRow,
@@ -15,6 +16,7 @@ from otel_perfopt.report.model import (
 __all__ = (
     "BatchRow",
     "CacheRow",
+    "HotKeyRow",
     "LatencySummary",
     "LazyRow",
     "OperationRow",

@@ -6,9 +6,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from otel_perfopt._core.cells import Histogram
+from otel_perfopt.report.hot_keys import hot_keys
 from otel_perfopt.report.model import (
     BatchRow,
     CacheRow,
+    HotKeyRow,
     LatencySummary,
     LazyRow,
     OperationRow,
@@ -39,18 +41,23 @@ def get_performance_report() -> PerformanceReport:
     from otel_perfopt.telemetry.reader import read_metrics  # noqa: PLC0415 - needs the SDK, which importing the library does not
 
     memory = {operation.name: list(operation.memory_deltas) for operation in operations()}
-    return build_report(read_metrics(), memory)
+    return build_report(read_metrics(), memory, hot_keys())
 
 
-def build_report(data: "MetricsData", memory_deltas: Mapping[str, list[float]]) -> PerformanceReport:
+def build_report(
+    data: "MetricsData",
+    memory_deltas: Mapping[str, list[float]],
+    hot_keys: Mapping[str, list[HotKeyRow]] = MappingProxyType({}),
+) -> PerformanceReport:
     """Return the report of metric data.
 
     Args:
         data: what the reader collected.
         memory_deltas: the last changes of memory by operation, which no metric can carry.
+        hot_keys: those of the caches by name, which no metric may carry.
     """
     points = _Points(data)
-    caches = {name: _cache(name, points) for name in points.names(names.CACHE_REQUESTS)}
+    caches = {name: _cache(name, points, hot_keys.get(name, [])) for name in points.names(names.CACHE_REQUESTS)}
     rows = {name: _operation(name, points, memory_deltas.get(name, [])) for name in points.names(names.OPERATION_DURATION)}
     hits = sum(cache.hit_count for cache in caches.values())
     requests = sum(cache.request_count for cache in caches.values())
@@ -130,7 +137,7 @@ def _histogram(point: Any) -> Histogram:
     )
 
 
-def _cache(name: str, points: _Points) -> CacheRow:
+def _cache(name: str, points: _Points, hot_keys: list[HotKeyRow]) -> CacheRow:
     results = points.numbers(names.CACHE_REQUESTS, name, names.CACHE_RESULT)
     hits, stale, misses = (results.get(result, 0) for result in ("hit", "stale", "miss"))
     requests = hits + stale + misses
@@ -154,6 +161,7 @@ def _cache(name: str, points: _Points) -> CacheRow:
         refreshes=points.number(names.CACHE_REFRESHES, name) or 0,
         tier_errors=_tier_errors(name, points),
         open_breakers=sorted(_positive(points.numbers(names.CACHE_BREAKER_OPEN, name, names.CACHE_TIER))),
+        hot_keys=hot_keys,
     )
 
 

@@ -49,7 +49,8 @@ def caches(rows: Mapping[str, CacheRow]) -> dict[str, Any]:
     compared = overview("Loads, cache by cache", "Percentiles of the loads of each cache", loads)
     drawn = {name: Card.of(latency, _facts(rows[name])) for name, latency in loads.items()}
     shown = [cards("How long loads took", drawn, compared)]
-    return section("Caches", "cache", "by requests", rows, columns, charts=_charts(rows), cards=shown)
+    hot = [{"title": "Hot keys", "of": _hot_keys(rows)}]
+    return section("Caches", "cache", "by requests", rows, columns, charts=_charts(rows), cards=shown, lists=hot)
 
 
 def notes(rows: Mapping[str, CacheRow]) -> Iterator[Note]:
@@ -112,6 +113,12 @@ def _column_of(tier: str) -> Column:
 def _used(rows: Mapping[str, CacheRow], column: Column) -> list[Column]:
     """Return a column that is only for those who need it, if there is a figure in it."""
     return [column] if any(column.value(row) for row in rows.values()) else []
+
+
+def _hot_keys(rows: Mapping[str, CacheRow]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the hot keys of each of the first caches that have any, with their shares."""
+    hot = top({name: row.hot_keys for name, row in rows.items() if row.hot_keys})
+    return [(name, [(percent(each.share), printable(each.key)) for each in keys]) for name, keys in hot.items()]
 
 
 def _facts(row: CacheRow) -> Iterator[tuple[str, str]]:

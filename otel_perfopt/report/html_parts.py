@@ -88,6 +88,7 @@ def section(
     *,
     charts: Iterable[dict[str, Any]],
     cards: Iterable[dict[str, Any]],
+    lists: Iterable[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return a section of the page.
 
@@ -99,6 +100,7 @@ def section(
         columns: those of the table.
         charts: what the template's macro ``chart`` needs, for each.
         cards: the same for ``cards``.
+        lists: the same for ``lists``.
     """
     columns = tuple(columns)
     table = {
@@ -108,7 +110,7 @@ def section(
     }
     key = title.lower().replace(" ", "-")
     texts = {"key": key, "title": title, "order": order, "count": len(rows), "bars": BARS}
-    return texts | {"table": table, "charts": list(charts), "cards": list(cards)}
+    return texts | {"table": table, "charts": list(charts), "cards": list(cards), "lists": list(lists)}
 
 
 def chart(title: str, svg: str, legend: Iterable[str] = (), palette: str = "accent") -> dict[str, Any]:

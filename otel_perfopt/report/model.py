@@ -9,6 +9,7 @@ from otel_perfopt.telemetry.names import MEMORY_TIER
 __all__ = (
     "BatchRow",
     "CacheRow",
+    "HotKeyRow",
     "LatencySummary",
     "LazyRow",
     "OperationRow",
@@ -83,6 +84,21 @@ class OperationRow:
 
 
 @dataclass(frozen=True, slots=True)
+class HotKeyRow:
+    """A key that many requests of a cache were for.
+
+    Attributes:
+        key: the key as text, at most 60 characters in one line.
+        requests: how many requests were for it, estimated from a sample.
+        share: the same as a share of all requests that the sample is of, from 0 to 1.
+    """
+
+    key: str
+    requests: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class CacheRow:
     """One cache; sizes in entries unless they say bytes.
 
@@ -105,6 +121,7 @@ class CacheRow:
         refreshes: loads of values that were still fresh, started ahead of time.
         tier_errors: calls of the tiers behind the memory that failed, by tier and ``error.type``.
         open_breakers: the tiers that are left alone for a while because they keep failing.
+        hot_keys: the keys that most requests were for since the cache was cleared, at most 10.
     """
 
     name: str
@@ -125,6 +142,7 @@ class CacheRow:
     refreshes: int = 0
     tier_errors: dict[str, dict[str, int]] = field(default_factory=dict)
     open_breakers: list[str] = field(default_factory=list)
+    hot_keys: list[HotKeyRow] = field(default_factory=list)
 
     @property
     def request_count(self) -> int:

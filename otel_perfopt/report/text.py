@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from otel_perfopt.report.model import BatchRow, CacheRow, LazyRow, OperationRow, PerformanceReport, PoolRow
+from otel_perfopt.report.model import BatchRow, CacheRow, HotKeyRow, LazyRow, OperationRow, PerformanceReport, PoolRow
 from otel_perfopt.report.words import counts_of, duration, folded, many, number, printable, size, troubles_of
 
 __all__ = ("render",)
@@ -36,7 +36,7 @@ def _parts(report: PerformanceReport, width: int) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(_headline(report, width))]
     if report.caches:
         parts += ["", _caches(report.caches, width)]
-        parts += _listed(note for cache in report.caches.values() for note in _notes(cache))
+        parts += _listed(note for cache in report.caches.values() for note in _notes(cache, width))
     if report.pools:
         parts += ["", _pools(report.pools, width)]
         parts += _listed(note for pool in report.pools.values() for note in _pool_notes(pool))
@@ -133,7 +133,7 @@ def _caches(caches: dict[str, CacheRow], width: int) -> Table:
     return _table(width, ["cache", "hit rate", "hits", "misses", "entries", "memory", "loads", "load p95"], rows, keep=3)
 
 
-def _notes(cache: CacheRow) -> list[str]:
+def _notes(cache: CacheRow, width: int) -> list[str]:
     """Return what is worth a line of its own."""
     notes, name = [], printable(cache.name)
     answers = [f"{many(count, 'hit')} from {printable(tier)}" for tier, count in cache.hits_behind.items()]
@@ -150,7 +150,19 @@ def _notes(cache: CacheRow) -> list[str]:
         notes.append(f"{name}: loads failed with {counts_of(cache.load_errors)}")
     if cache.loads_in_flight:
         notes.append(f"{name}: {many(cache.loads_in_flight, 'load')} in flight, {many(cache.load_waiters, 'caller')} waiting")
+    if cache.hot_keys:
+        notes.append(_hot_keys(f"{name}: hot keys", cache.hot_keys, width))
     return notes
+
+
+def _hot_keys(line: str, keys: list[HotKeyRow], width: int) -> str:
+    """Return a line with as many of the keys as there is room for, and the first in any case."""
+    for place, row in enumerate(keys):
+        longer = f"{line}{',' if place else ''} {printable(row.key)} ({row.share:.1%})"
+        if place and cell_len(longer) > width:
+            break
+        line = longer
+    return line
 
 
 def _pools(pools: dict[str, PoolRow], width: int) -> Table:

@@ -107,10 +107,10 @@ class Family(Generic[C]):
         with self._lock:
             return self._named(name).name
 
-    def join(self, name: str, component: object, gauges: Gauges = MappingProxyType({})) -> C:
-        """Return fresh counts for `component`, and read its gauges until it is collected."""
+    def join(self, name: str, component: object, gauges: Gauges = MappingProxyType({}), counts: C | None = None) -> C:
+        """Return the counts of `component`, fresh ones if it brings none, and read its gauges until it is collected."""
         instruments.ensure_registered()
-        counts = self._counts()
+        counts = self._counts() if counts is None else counts
         with self._lock:
             named = self._named(name)
             self._gauged.update(gauges)

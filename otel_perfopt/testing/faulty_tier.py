@@ -53,6 +53,7 @@ class FaultyTier(Tier):
         self.faults = faults
         self.kind = tier.kind  # type: ignore[misc]
         self.is_remote = tier.is_remote  # type: ignore[misc]
+        self.is_exclusive = tier.is_exclusive
         self._lies = sorted(lies)
         self._past: dict[bytes, deque[Record]] = {}
 
@@ -73,9 +74,15 @@ class FaultyTier(Tier):
 
     def write(self, records: Mapping[bytes, Record], mark: Mark, *, replaces: bool = False) -> None:
         """Keep records; see `Tier.write`."""
+        self.tier.on_loss = self.on_loss
         self._strike("write")
         self._remember(records)
         self.tier.write(records, mark, replaces=replaces)
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """Let other processes load keys."""
+        self._strike("release")
+        self.tier.release(keys)
 
     def delete(self, keys: Sequence[bytes]) -> bool:
         """Forget keys before returning; return whether there was any fresh one."""

@@ -78,10 +78,15 @@ class Tier(ABC):
     Attributes:
         kind: what it is called in metrics; of low cardinality.
         is_remote: whether it takes a network, so that calls do not belong on an event loop.
+        is_exclusive: whether it lets only one process at a time load what it lacks, see `release`.
+        on_loss: set by the cache; called with the keys of records that were set, and that the tier could not keep after all, and
+            with the reason. What the tier has of these keys is older.
     """
 
     kind: ClassVar[str]
     is_remote: ClassVar[bool] = False
+    is_exclusive: bool = False
+    on_loss: Callable[[Sequence[bytes], Exception], None] | None = None
 
     @abstractmethod
     def read(self, keys: Sequence[bytes]) -> Found:
@@ -100,6 +105,9 @@ class Tier(ABC):
             mark: taken before their values were made.
             replaces: whether other processes must not go on with the values they have, because these were set and not loaded.
         """
+
+    def release(self, keys: Sequence[bytes]) -> None:  # noqa: B027 - most tiers have nothing to do
+        """Let other processes load what was read before, was not there, and is not written after all."""
 
     @abstractmethod
     def delete(self, keys: Sequence[bytes]) -> bool:

@@ -169,6 +169,19 @@ def test_a_key_function_makes_the_key() -> None:
     assert len(fetch.cache) == 0
 
 
+def test_errors_of_key_are_those_of_the_call() -> None:
+    """Also one that looks like a key that is not there."""
+
+    @cached(key=lambda request: request["user"])
+    def search(request: dict[str, str]) -> str:
+        return "found"
+
+    with pytest.raises(KeyError, match="user") as info:
+        search({})
+    assert info.value.__context__ is None
+    assert search({"user": "ada"}) == "found"
+
+
 def test_functions_that_share_a_cache_do_not_collide() -> None:
     """Named functions, closures of one function, lambdas, coroutine functions, with and without key=."""
     cache = new_cache()

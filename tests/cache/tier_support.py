@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from otel_perfopt.errors import TierError
-from otel_perfopt.testing import DictTier
+from otel_perfopt.testing import DictTier, ManualClock
 from otel_perfopt.tiers import Change, Found, Mark, Record, Tier, TierUsage
 from tests.cache.callers import Clock
 from tests.cache.support import Gate, new_cache
@@ -119,7 +119,7 @@ class Site:
     """
 
     def __init__(self, **options: Any) -> None:
-        self.clock = Clock()
+        self.clock: Clock | ManualClock = Clock()
         self.wall = Clock(NOW)
         self.shared = DictTier(clock=self.wall)
         self._options = options
