@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otel_perfopt.cache.cache import Cache
+from otel_perfopt.durations import Duration
 from otel_perfopt.registry import BATCH_REGISTRY, CACHE_REGISTRY, POOL_REGISTRY
 
 if TYPE_CHECKING:
@@ -14,7 +15,51 @@ if TYPE_CHECKING:
     from otel_perfopt.state import State, TaskUpdate
     from otel_perfopt.worktrees import Worktree
 
-__all__ = ("git_worktrees", "process_executors", "state_updates")
+__all__ = (
+    "CACHES",
+    "compilation",
+    "dependencies",
+    "git_info",
+    "git_worktrees",
+    "process_executors",
+    "state_updates",
+    "task_specs",
+)
+
+
+def task_specs(value_type: Any = None) -> Cache[Any, Any]:
+    """Return a cache of what there is to do; see `git_info`."""
+    return _cache("task_specs", 100, "10m", value_type)
+
+
+def git_info(value_type: Any = None) -> Cache[Any, Any]:
+    """Return a cache of what git says.
+
+    Its entries are also in the file ``.worktrees/.cache/git_info.db`` of the folder that is the current one now. The file is made
+    when the cache is first used. What has no bytes is kept in memory only, with one warning.
+
+    Args:
+        value_type: the type of the values, such as a dataclass, if they are more than builtin types; see
+            `otel_perfopt.tiers.Codec`.
+
+    >>> git_info(value_type=tuple[str, ...]).max_size
+    500
+    """
+    return _cache("git_info", 500, "1m", value_type)
+
+
+def dependencies(value_type: Any = None) -> Cache[Any, Any]:
+    """Return a cache of what depends on what; see `git_info`."""
+    return _cache("dependencies", 200, "1h", value_type)
+
+
+def compilation(value_type: Any = None) -> Cache[Any, Any]:
+    """Return a cache of what was compiled; see `git_info`."""
+    return _cache("compilation", 50, "30m", value_type)
+
+
+def _cache(name: str, max_size: int, ttl: Duration, value_type: Any) -> Cache[Any, Any]:
+    return Cache(name, max_size=max_size, ttl=ttl, persist=True, unencodable="memory", value_type=value_type)
 
 
 def git_worktrees(repository: str | Path | None = None, *, read_only: bool = False) -> "ResourcePool[Worktree]":
@@ -67,10 +112,9 @@ def state_updates() -> "BatchProcessor[TaskUpdate, State]":
     return BatchProcessor("state_updates", write, batch_size=20, batch_timeout=0.2)
 
 
-CACHE_REGISTRY.declare("task_specs", lambda: Cache("task_specs", max_size=100, ttl="10m"))
-CACHE_REGISTRY.declare("git_info", lambda: Cache("git_info", max_size=500, ttl="1m"))
-CACHE_REGISTRY.declare("dependencies", lambda: Cache("dependencies", max_size=200, ttl="1h"))
-CACHE_REGISTRY.declare("compilation", lambda: Cache("compilation", max_size=50, ttl="30m"))
+CACHES = {"task_specs": task_specs, "git_info": git_info, "dependencies": dependencies, "compilation": compilation}
+for _name, _build in CACHES.items():
+    CACHE_REGISTRY.declare(_name, _build)
 POOL_REGISTRY.declare("git_worktrees", git_worktrees)
 POOL_REGISTRY.declare("process_executors", process_executors)
 BATCH_REGISTRY.declare("state_updates", state_updates)

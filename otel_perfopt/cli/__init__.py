@@ -79,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         help="run a code-analysis service plain and with this library, and compare",
         description="Run a code-analysis service over a git repository, plain and with this library in turns, "
-        "check that the answers are the same, and show what was gained. The repository is left as it was.",
+        "check that the answers are the same, and show what was gained. The repository is left as it was. The caches are kept "
+        "in .worktrees/.cache of the working directory, which git does not see, for the next run.",
     )
     demo.add_argument(
         "--repo", metavar="PATH", help="a git repository (default: the working directory's, or one made for the demo)"

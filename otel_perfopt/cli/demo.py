@@ -1,128 +1,35 @@
 """The demo: the workload plain and with this library, the comparison of both, and what it prints.
 
-The possible gain is the time that the plain run spent on what an earlier request had asked for as well; the realised
-gain is the time by which the caches shortened the parts of the service. The state updates are shown beside them.
+The possible gain is the time that the plain run spent on what an earlier request had asked for as well, or what the caches had
+from another run; the realised gain is the time by which the caches shortened the parts of the service. The state updates are
+shown beside them.
 """
 
 import sys
 import textwrap
-import time
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from otel_perfopt import get_cache, get_performance_report
-from otel_perfopt.cli.library import BatchedReports, Library, PlainReports, Reports, open_library
+from otel_perfopt import get_performance_report
+from otel_perfopt.cli.inputs import read_inputs
+from otel_perfopt.cli.library import BatchedReports, Library, PlainReports, open_library
 from otel_perfopt.cli.report import write_page
 from otel_perfopt.cli.repository import Repository, choose_repository, temporary_folder
-from otel_perfopt.cli.workload import (
-    PLAIN,
-    Analysis,
-    Service,
-    analyse,
-    first_requests,
-    make_requests,
-    read_source,
-    spread_out,
-    subjects,
-)
-from otel_perfopt.state import State, StateStore
+from otel_perfopt.cli.runs import Run, choose_sample, differences
+from otel_perfopt.cli.workload import PLAIN, Service, make_requests
+from otel_perfopt.state import StateStore
 
-__all__ = ("Run", "choose_sample", "differences", "run_both", "run_demo", "summary")
+__all__ = ("run_both", "run_demo", "summary")
 
 PLAIN_SECONDS = 60.0
-PILOT = 20
 TURN = 20
 WIDTH = 80
-
-
-class Run:
-    """Sends requests to a service, and measures it.
-
-    Args:
-        service: the parts of the service.
-        root: the root of the repository.
-        stream: all requests.
-        reports: takes the state of each file that was analysed.
-        clock: tells the time in seconds.
-
-    Attributes:
-        answers: the answers that were kept, by the number of the request.
-        requests: how many requests were answered.
-        seconds: the time that they took.
-        spent: the time of each part of the service.
-        again: the time of each part for what an earlier request had asked for as well.
-        reporting: the time that it took to report the states.
-        states: the last state of each file, as it was written; nothing before the end.
-        analyses: how often each file was analysed.
-    """
-
-    def __init__(
-        self,
-        service: Service,
-        root: str,
-        stream: Sequence[str],
-        reports: Reports,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self.answers: dict[int, Analysis] = {}
-        self.requests = 0
-        self.seconds = 0.0
-        self.spent = dict.fromkeys(Service._fields, 0.0)
-        self.again = dict.fromkeys(Service._fields, 0.0)
-        self._root, self._stream, self._clock = root, stream, clock
-        self._service = Service(**{name: self._timed(name, part) for name, part in service._asdict().items()})
-        self._first = first_requests(stream)
-        self.reporting = 0.0
-        self.states: Mapping[str, State] = {}
-        self.analyses: dict[str, int] = {}
-        self._reports = reports
-        self._last: dict[str, float] = {}
-
-    def send(self, number: int, *, keep: bool = True) -> None:
-        """Send the request of this number, and keep its answer or not."""
-        path = self._stream[number]
-        self.analyses[path] = self.analyses.get(path, 0) + 1
-        started = self._clock()
-        answer = analyse(self._service, self._root, path)
-        answered = self._clock()
-        self._reports.send(path, self.analyses[path])
-        ended = self._clock()
-        self.reporting += ended - answered
-        self.seconds += ended - started
-        self.requests += 1
-        if keep:
-            self.answers[number] = answer
-        for about in subjects(path)._asdict().items():
-            seconds = self._last[about[0]]
-            self.spent[about[0]] += seconds
-            self.again[about[0]] += seconds if self._first[about] < number else 0.0
-
-    def finish(self) -> None:
-        """Wait until every state is written."""
-        started = self._clock()
-        self.states = self._reports.finish()
-        seconds = self._clock() - started
-        self.reporting += seconds
-        self.seconds += seconds
-
-    def state(self, path: str) -> State:
-        """Return the last state of a file, with how many of its analyses are missing; the runs analyse it differently often."""
-        written = dict(self.states[path])
-        return written | {"analyses": self.analyses[path] - written["analyses"]}
-
-    def _timed(self, name: str, part: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
-        def call(root: str, subject: str) -> Any:
-            started = self._clock()
-            answer = part(root, subject)
-            self._last[name] = self._clock() - started
-            return answer
-
-        return call
+FOLDER = ".worktrees/.cache"
 
 
 def run_demo(repo: str | None, *, requests: int, seed: int, plain_seconds: float = PLAIN_SECONDS, html: str | None = None) -> int:
@@ -146,14 +53,22 @@ def run_demo(repo: str | None, *, requests: int, seed: int, plain_seconds: float
         stack.enter_context(warnings.catch_warnings())
         for category in (SyntaxWarning, DeprecationWarning):  # those of the sources that are compiled
             warnings.simplefilter("ignore", category)
+        files = dict.fromkeys(stream)
+        with _bar("reading the files", len(files)) as advance:  # also so that no run pays for a cold disk
+            inputs = read_inputs(repository.root, files, advance)
         with _bar("opening the pools", None):
-            library = stack.enter_context(open_library(repository.root))
+            library = stack.enter_context(open_library(repository.root, inputs))
         _say(line for note in library.notes for line in _wrapped(note))
         plain, fast = run_both(repository.root, stream, library, plain_seconds)
         report = get_performance_report()
-    differing = differences(plain, fast)
+        differing = differences(plain, fast)
+        if differing:  # whatever the reason is, the next run is to find out by itself
+            library.forget()
+        is_kept = library.is_kept() and not differing
     text = report.to_text(width=WIDTH).strip("\n")
-    _say([text, "", *summary(plain, fast), "", *_verdict(plain, differing)])
+    _say([text, "", *summary(plain, fast, fast.first.keys() - library.made), "", *_verdict(plain, differing)])
+    if is_kept:
+        _say(_wrapped(f"Kept: the answers are in {FOLDER}, where the next run finds them until their time is over."))
     if html is not None:
         write_page(html, report.to_html(title="The cached service of the demo"))
         _say(["", f"Page: {html}"])
@@ -162,17 +77,9 @@ def run_demo(repo: str | None, *, requests: int, seed: int, plain_seconds: float
 
 def run_both(root: str, stream: Sequence[str], library: Library, plain_seconds: float) -> tuple[Run, Run]:
     """Send the requests to the plain service and to that with the library."""
-    files = dict.fromkeys(stream)
-    with _bar("reading the files", len(files)) as advance:  # so that no run pays for a cold disk
-        for path in files:
-            with suppress(OSError, ValueError):
-                read_source(root, path)
-            advance()
     with temporary_folder() as folder:
         store = StateStore(f"{folder}/plain.db")
         sample = choose_sample(Run(PLAIN, root, stream, PlainReports(root, store)), len(stream), plain_seconds)
-        for name in Service._fields:
-            get_cache(name).clear()
         plain = Run(PLAIN, root, stream, PlainReports(root, store))
         batched = BatchedReports(root, StateStore(f"{folder}/batched.db"), library.git)
         fast = Run(library.service, root, stream, batched)
@@ -195,39 +102,20 @@ def _take_turns(plain: Run, fast: Run, stream: Sequence[str], sample: Container[
         fast.finish()
 
 
-def choose_sample(pilot: Run, count: int, seconds: float) -> Container[int]:
-    """Return the numbers of the requests that the plain service gets: all, or as many as it can answer in `seconds`."""
-    order = spread_out(count)
-    for number in order[:PILOT]:
-        pilot.send(number, keep=False)
-        if pilot.seconds > seconds / 10:
-            break
-    affordable = int(seconds * pilot.requests / pilot.seconds)
-    return range(count) if affordable >= count else frozenset(order[: max(affordable, pilot.requests)])
+def summary(plain: Run, fast: Run, found: AbstractSet[tuple[str, str]] = frozenset()) -> list[str]:
+    """Return lines that compare both runs; a plain run of fewer requests is taken for a sample of all.
 
-
-def differences(plain: Run, fast: Run) -> list[str]:
-    """Return what both runs answered or wrote, but not alike: each with the first part that differs."""
-    found = []
-    for number in sorted(plain.answers.keys() & fast.answers.keys()):
-        pairs = zip(Analysis._fields, plain.answers[number], fast.answers[number], strict=True)
-        unlike = [f"request {number}, {name}: plain {a!r}, cached {b!r}" for name, a, b in pairs if a != b]
-        found += unlike[:1]
-    for path in sorted(plain.states.keys() & fast.states.keys()):
-        one, other = plain.state(path), fast.state(path)
-        if one != other:
-            found.append(f"state of {path}: plain {one!r}, batched {other!r}")
-    return found
-
-
-def summary(plain: Run, fast: Run) -> list[str]:
-    """Return lines that compare both runs; a plain run of fewer requests is taken for a sample of all."""
+    Args:
+        plain: that of the plain service.
+        fast: that with the library.
+        found: the answers that the caches had from another run, each by its part and what that was asked about.
+    """
     scale = fast.requests / plain.requests
-    possible = sum(plain.again.values()) * scale
+    gains = {name: plain.possible(name, found) * scale for name in Service._fields}
+    possible = sum(gains.values())
     saved = sum(plain.spent.values()) * scale - sum(fast.spent.values())
     lines = [f"{'':14}{'plain':>11}{'library':>11}{'saved':>11}{'possible':>11}{'realised':>11}"]
-    for name in Service._fields:
-        lines += [_row(name, plain.spent[name] * scale, fast.spent[name], plain.again[name] * scale)]
+    lines += [_row(name, plain.spent[name] * scale, fast.spent[name], gain) for name, gain in gains.items()]
     lines += [_row("these together", sum(plain.spent.values()) * scale, sum(fast.spent.values()), possible)]
     lines += [_row("state_updates", plain.reporting * scale, fast.reporting, 0.0), ""]
     if plain.requests < fast.requests:
@@ -235,11 +123,15 @@ def summary(plain: Run, fast: Run) -> list[str]:
             f"The plain service would take too long: its times are estimated from an evenly spaced sample of "
             f"{plain.requests:,} of the {fast.requests:,} requests."
         )
+    if found:
+        known = f"{len(found):,} of the {len(fast.first):,} different answers came from another run"
+        lines += _wrapped(f"Warm start: {known}, through the files in {FOLDER}.")
     lines += _wrapped(f"Speed-up: with the library the service is {plain.seconds * scale / fast.seconds:.1f} times as fast.")
     if possible:
+        known = "was asked for before or came from another run" if found else "was asked for before"
         lines += _wrapped(
-            f"Gain: the caches saved {_time(saved)} of the {_time(possible)} that the plain service spends on what was asked "
-            f"for before, {saved / possible:.0%} of the possible gain."
+            f"Gain: the caches saved {_time(saved)} of the {_time(possible)} that the plain service spends on what {known}, "
+            f"{saved / possible:.0%} of the possible gain."
         )
     else:
         lines += ["Gain: nothing was asked for twice, so there was none to be had."]

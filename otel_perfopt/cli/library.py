@@ -1,29 +1,31 @@
 """The demo's service with this library: caches, pools, batches and a lazy value around the plain functions of the workload.
 
-Also how both services report the state of what they have analysed: the plain one writes each report at once, the other one in
-batches.
+The caches are those of the specification, whose files one run leaves to the next. Also how both services report the state of
+what they have analysed: the plain one writes each report at once, the other one in batches.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, get_type_hints
 
 from otel_perfopt import (
     BatchProcessor,
+    Cache,
     cached,
     create_lazy_loader,
     get_batch_processor,
-    get_cache,
     measure_performance,
     pooled,
 )
+from otel_perfopt.cli.inputs import Inputs
 from otel_perfopt.cli.repository import Output, git, git_command, git_environment
-from otel_perfopt.cli.workload import PLAIN, Git, Service, head_commit, task_spec
+from otel_perfopt.cli.workload import PLAIN, Git, Service, git_info, head_commit, task_spec
 from otel_perfopt.errors import PerfOptError
 from otel_perfopt.pool import ResourcePool
-from otel_perfopt.presets import git_worktrees, process_executors
+from otel_perfopt.presets import CACHES, git_worktrees, process_executors
 from otel_perfopt.processes import ProcessExecutor
 from otel_perfopt.state import State, StateStore, TaskUpdate, set_state_writer
 from otel_perfopt.worktrees import Worktree
@@ -99,22 +101,43 @@ class Library(NamedTuple):
     Attributes:
         service: its parts.
         git: runs git.
+        caches: those of its parts.
+        made: the answers that it made, each by its part and what that was asked about; not those that a cache had.
         notes: what could not be had, and why.
     """
 
     service: Service
     git: Git
+    caches: tuple[Cache, ...] = ()
+    made: AbstractSet[tuple[str, str]] = frozenset()
     notes: tuple[str, ...] = ()
+
+    def is_kept(self) -> bool:
+        """Whether the answers are in files, for the next run."""
+        return all(cache.stats().lifetime for cache in self.caches)
+
+    def forget(self) -> None:
+        """Forget all answers, those of other runs included."""
+        for cache in self.caches:
+            cache.clear()
 
 
 @contextmanager
-def open_library(root: str) -> Iterator[Library]:
-    """Open the pools, and close them afterwards; the repository is left as it was."""
+def open_library(root: str, inputs: Inputs) -> Iterator[Library]:
+    """Open the pools and the caches, and close them afterwards; the repository is left as it was.
+
+    Args:
+        root: the root of the repository.
+        inputs: what the answers are made from.
+    """
     notes: list[str] = []
     with ExitStack() as stack:
         executors = _open("process_executors", process_executors, stack, notes)
         worktrees = _open("git_worktrees", partial(git_worktrees, root, read_only=True), stack, notes)
-        yield _library(executors, worktrees)._replace(notes=tuple(notes))
+        library = _library(executors, worktrees, inputs)
+        for cache in library.caches:
+            stack.callback(cache.close)
+        yield library._replace(notes=tuple(notes))
 
 
 def _open(name: str, make: Callable[[], ResourcePool[R]], stack: ExitStack, notes: list[str]) -> ResourcePool[R] | None:
@@ -129,24 +152,46 @@ def _open(name: str, make: Callable[[], ResourcePool[R]], stack: ExitStack, note
     return pool
 
 
-def _library(executors: ResourcePool[ProcessExecutor] | None, worktrees: ResourcePool[Worktree] | None) -> Library:
+def _library(
+    executors: ResourcePool[ProcessExecutor] | None, worktrees: ResourcePool[Worktree] | None, inputs: Inputs
+) -> Library:
     """Return the service with everything that there is, each part cached and measured under its own name."""
     run_git: Git = git if executors is None else pooled(executors)(_git_by)
-    spec: Callable[..., Any] = partial(task_spec, git=run_git)
+    # The commit is in the keys: whatever is checked out meanwhile, the answers are about this one.
+    info = partial(git_info, commit=inputs.commit)
+    spec: Callable[..., Any] = partial(task_spec, git=run_git, commit=inputs.commit)
     if worktrees is not None:
-        spec = pooled(worktrees)(partial(_spec_of_checkout, run_git))
-    parts: Mapping[str, Callable[..., Any]] = PLAIN._asdict() | {"task_specs": spec}
-    service = Service(**{name: measure_performance(name, cached(cache=get_cache(name))(parts[name])) for name in parts})
-    return Library(service, run_git)
+        spec = pooled(worktrees)(partial(_spec_of_checkout, spec))
+    parts: Mapping[str, Callable[..., Any]] = PLAIN._asdict() | {"git_info": info, "task_specs": spec}
+    caches = {name: CACHES[name](get_type_hints(part)["return"]) for name, part in PLAIN._asdict().items()}
+    made: set[tuple[str, str]] = set()
+    service = {name: measure_performance(name, _remembered(name, parts[name], caches[name], inputs, made)) for name in parts}
+    return Library(Service(**service), run_git, tuple(caches.values()), made)
+
+
+def _remembered(
+    name: str, part: Callable[..., Any], cache: Cache, inputs: Inputs, made: set[tuple[str, str]]
+) -> Callable[[str, str], Any]:
+    """Return a part of the service that keeps its answers by what they are made from."""
+
+    def make(root: str, subject: str) -> Any:
+        made.add((name, subject))
+        answer = part(root, subject)
+        if not inputs.still_hold(name, root, subject, answer):
+            remembered.invalidate(root, subject)  # whoever asks now gets this answer, but it is not kept under that key
+        return answer
+
+    remembered = cached(cache=cache, key=lambda _root, subject: inputs.key(name, subject))(make)
+    return remembered
 
 
 def _git_by(executor: ProcessExecutor, root: str, *arguments: str) -> Output:
     return executor.execute(git_command(root, *arguments), env=git_environment())
 
 
-def _spec_of_checkout(git: Git, worktree: Worktree, _root: str, folder: str) -> Any:
+def _spec_of_checkout(spec: Callable[[str, str], Any], worktree: Worktree, _root: str, folder: str) -> Any:
     """Look into a checkout that nobody edits meanwhile."""
-    return task_spec(str(worktree.path), folder, git)
+    return spec(str(worktree.path), folder)
 
 
 def _update(path: str, analyses: int, commit: str) -> TaskUpdate:

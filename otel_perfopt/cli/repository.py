@@ -46,6 +46,9 @@ _NEUTRAL = (
     "gc.auto=0",
     "maintenance.auto=false",
 )
+# The same sources give the same commit whenever they are committed, and so the same keys of caches.
+_DATE = "2000-01-01T00:00:00Z"
+_DATES = {"GIT_AUTHOR_DATE": _DATE, "GIT_COMMITTER_DATE": _DATE}
 _REGULAR = (b"100644", b"100755")
 _NOT_COPIED = {"__pycache__", "dist-packages", "site-packages", "test", "tests"}
 
@@ -208,7 +211,7 @@ def standard_library(folder: str) -> Repository:
                 target.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(Path(parent, name), target / name)
     for command in (["init", "-q", "--template="], ["add", "--force", "."], ["commit", "-q", "-m", "Standard library"]):
-        result = git(folder, *command, config=_NEUTRAL, **_NO_CONFIG)
+        result = git(folder, *command, config=_NEUTRAL, **_NO_CONFIG, **_DATES)
         if result.returncode:
             raise ConfigurationError(f"git {command[0]} failed on the standard library: {first_line(result)}")
     return find_repository(folder)

@@ -23,6 +23,7 @@ __all__ = (
     "Service",
     "analyse",
     "compilation",
+    "current_branch",
     "dependencies",
     "first_requests",
     "git_info",
@@ -88,11 +89,10 @@ Git = Callable[..., Output]
 """Runs git: takes a folder and the arguments."""
 
 
-def git_info(root: str, path: str, git: Git = git) -> GitInfo | str:
-    """Ask git for the branch and for the last commit that changed the file."""
-    head = git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
-    branch = "(detached)" if head.returncode else head.stdout.decode(errors="replace").strip()
-    options = ("-1", "--encoding=UTF-8", "--format=%H%x00%an%x00%at%x00%s")
+def git_info(root: str, path: str, git: Git = git, commit: str = "HEAD") -> GitInfo | str:
+    """Ask git for the branch, and for the last commit up to this one that changed the file."""
+    branch = current_branch(root, git)
+    options = ("-1", "--encoding=UTF-8", "--format=%H%x00%an%x00%at%x00%s", "--default", commit)
     last = git(root, "log", *options, "--", f":(literal){path}")
     if last.returncode:
         return first_line(last)
@@ -152,9 +152,9 @@ def _scopes(code: CodeType) -> Iterator[CodeType]:
             yield from _scopes(constant)
 
 
-def task_spec(root: str, folder: str, git: Git = git) -> TaskSpec | str:
-    """Ask git what the package contains and return what is to be done for it."""
-    result = git(root, "ls-tree", "-z", f"HEAD:{folder}")
+def task_spec(root: str, folder: str, git: Git = git, commit: str = "HEAD") -> TaskSpec | str:
+    """Ask git what the package contains in a commit, and return what is to be done for it."""
+    result = git(root, "ls-tree", "-z", f"{commit}:{folder}")
     if result.returncode:
         return first_line(result)
     entries = [os.fsdecode(entry).partition("\t") for entry in result.stdout.split(b"\0") if entry]
@@ -165,10 +165,16 @@ def task_spec(root: str, folder: str, git: Git = git) -> TaskSpec | str:
     return TaskSpec(tuple(name for name in sources if name not in tests), tests, packages, typed)
 
 
+def current_branch(root: str, git: Git = git) -> str:
+    """Ask git for the branch that is checked out."""
+    head = git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
+    return "(detached)" if head.returncode else head.stdout.decode(errors="replace").strip()
+
+
 def head_commit(root: str, git: Git = git) -> str:
-    """Ask git for the commit that is checked out."""
+    """Ask git for the commit that is checked out; ``"HEAD"`` if there is none yet."""
     head = git(root, "rev-parse", "--quiet", "--verify", "HEAD")
-    return head.stdout.decode().strip() or "none yet"
+    return head.stdout.decode().strip() or "HEAD"
 
 
 def read_source(root: str, path: str) -> bytes:

@@ -45,6 +45,7 @@ def test_the_same_figures_everywhere(repository: Path, tmp_path: Path, backend: 
     done = subprocess.run(
         [sys.executable, *command, "--otlp", backend.endpoint],
         env=environment | {"OTEL_EXPORTER_OTLP_PROTOCOL": backend.protocol},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=50,

@@ -15,32 +15,14 @@ import pytest
 
 import otel_perfopt
 from otel_perfopt.cli import demo, main
-from otel_perfopt.cli.demo import Run, choose_sample, differences, run_both, summary
+from otel_perfopt.cli.demo import run_both, summary
+from otel_perfopt.cli.inputs import Inputs, read_inputs
 from otel_perfopt.cli.library import Library, open_library
-from otel_perfopt.cli.repository import git
-from otel_perfopt.cli.workload import PLAIN, Analysis, Compiled, GitInfo, Service, TaskSpec
+from otel_perfopt.cli.runs import Run, choose_sample, differences
+from otel_perfopt.cli.workload import Analysis, Compiled, GitInfo, Service, TaskSpec
+from tests.cli.support import COMMAND, PYTHONPATH, assert_consistent, everything_in, wait_until
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A git repository with three Python files, one of them broken."""
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    folder = tmp_path / "repo"
-    (folder / "pkg").mkdir(parents=True)
-    (folder / "pkg" / "a.py").write_text("import os\n")
-    (folder / "pkg" / "broken.py").write_text("def (:\n")
-    (folder / "b with space.py").write_text("'\\d'\n")  # an invalid escape, which is worth a warning
-    run_git(folder, "init", "-q")
-    run_git(folder, "add", "--all")
-    run_git(folder, "-c", "user.name=a", "-c", "user.email=a@example.invalid", "commit", "-q", "-m", "one")
-    return folder
-
-
-def run_git(folder: Path, *arguments: str) -> None:
-    subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True)
 
 
 # what it prints -------------------------------------------------------------------------------------
@@ -56,14 +38,6 @@ def test_the_demo_compares_both_services_and_prints_the_report(root: Path, capsy
         assert text in printed.out
     assert "Answers: the same from both services, for 60 requests compared." in printed.out
     assert otel_perfopt.get_performance_report().to_text(width=80).strip().splitlines()[0] in printed.out
-
-
-def test_a_second_demo_in_one_process_starts_with_empty_caches(root: Path, capsys: Capture) -> None:
-    arguments = ["demo", "--repo", str(root), "--requests", "5"]
-    assert main(arguments) == 0
-    (root / "pkg" / "a.py").write_text("import json\n")
-    (root / "pkg" / "broken.py").unlink()
-    assert main(arguments) == 0
 
 
 def test_the_working_directory_s_repository_is_the_default(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -85,8 +59,9 @@ def test_an_odd_path_is_printed_on_one_line(root: Path, capsys: Capture) -> None
 
 def test_different_answers_are_shown_and_end_with_1(root: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def wrong(_: str) -> Iterator[Library]:
-        yield Library(PLAIN._replace(dependencies=lambda root, path: ("nonsense",) * 100), git)
+    def wrong(root: str, inputs: Inputs) -> Iterator[Library]:
+        with open_library(root, inputs) as library:
+            yield library._replace(service=library.service._replace(dependencies=lambda root, path: ("nonsense",) * 100))
 
     monkeypatch.setattr(demo, "open_library", wrong)
     assert main(["demo", "--repo", str(root), "--requests", "10"]) == 1
@@ -228,6 +203,21 @@ def test_state_updates_count_for_the_speed_up_and_not_for_the_gain() -> None:
     assert "79% of the possible gain" in " ".join(lines)
 
 
+def test_the_possible_gain_has_what_came_from_another_run() -> None:
+    """So that nobody saves more than is possible."""
+    watch = Watch()
+    plain, fast = timed_run(watch, (1.0, 2.0, 4.0, 8.0)), timed_run(watch, (0.5, 1.0, 0.0, 0.0))
+    lines = summary(plain, fast, fast.first.keys())
+    assert "these together 75.00 s 7.50 s 67.50 s 75.00 s 90%" in [" ".join(line.split()) for line in lines]
+    assert "Warm start: 11 of the 11 different answers came from another run" in " ".join(lines)
+    assert "what was asked for before or came from another run, 90% of the possible gain." in " ".join(" ".join(lines).split())
+    lines = summary(plain, fast, {("git_info", "p/b"), ("task_specs", "q")})
+    assert "git_info 5.00 s 2.50 s 2.50 s 3.00 s 83%" in [" ".join(line.split()) for line in lines]  # "p/a" twice, "p/b" once
+    assert "task_specs 40.00 s 0 ms 40.00 s 32.00 s 125%" in [" ".join(line.split()) for line in lines]
+    assert "dependencies 10.00 s 5.00 s 5.00 s 4.00 s 125%" in [" ".join(line.split()) for line in lines]
+    assert "Warm start: 2 of the 11 different answers" in " ".join(lines)
+
+
 @pytest.mark.parametrize(("seconds", "size"), [(1e6, 5), (80.0, 5), (30.0, 2), (0.1, 1)])
 def test_the_plain_service_gets_as_much_as_there_is_time_for(seconds: float, size: int) -> None:
     watch = Watch()
@@ -237,7 +227,7 @@ def test_the_plain_service_gets_as_much_as_there_is_time_for(seconds: float, siz
 
 def test_both_services_are_sent_what_they_should_get(root: Path) -> None:
     files = ["pkg/a.py", "b with space.py", "pkg/broken.py", "gone.py"] * 30
-    with open_library(str(root)) as library:
+    with open_library(str(root), read_inputs(str(root), files)) as library:
         plain, fast = run_both(str(root), files[:100], library, plain_seconds=1e-9)
     assert 1 <= plain.requests < 100
     assert fast.requests == 100
@@ -288,18 +278,7 @@ def test_the_repository_is_left_as_it_was(root: Path, capsys: Capture) -> None:
     assert everything_in(root) == before
 
 
-def everything_in(root: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() if path.is_file() else b"" for path in root.rglob("*")}
-
-
 # interruption ---------------------------------------------------------------------------------------
-
-COMMAND = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the test's own parent ignores
-from otel_perfopt.cli import main
-sys.exit(main())
-"""
 
 
 @pytest.fixture
@@ -307,7 +286,7 @@ def command(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """The demo on the standard library, in a session of its own and with its own folder for temporary files."""
     for name in ("here", "temporary"):
         (tmp_path / name).mkdir()
-    env = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": str(Path(otel_perfopt.__file__).parents[1])}
+    env = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": PYTHONPATH}
     env["GIT_CEILING_DIRECTORIES"] = str(tmp_path)
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND, "demo", "--requests", "1000000"],
@@ -323,12 +302,6 @@ def command(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    while not condition() and process.poll() is None:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.01)
 
 
 def in_session(session: int) -> list[psutil.Process]:
@@ -360,6 +333,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(
     said = [line for line in error.splitlines() if "the worker did not start" not in line]
     assert (command.returncode, said) == (130, ["interrupted"])
     assert list(temporary.iterdir()) == []
+    assert_consistent(tmp_path / "here")
     assert psutil.wait_procs([*workers, *in_session(command.pid)], timeout=5)[1] == []
 
 
@@ -367,7 +341,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(
 def test_after_a_killed_demo_another_one_cleans_up(root: Path, capsys: Capture) -> None:
     """No stray worktree, branch or process, and the repository is what it was before the first."""
     before = everything_in(root)
-    env = os.environ | {"PYTHONPATH": str(Path(otel_perfopt.__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": PYTHONPATH}
     arguments = [sys.executable, "-c", COMMAND, "demo", "--requests", "1000000", "--repo", str(root)]
     with subprocess.Popen(arguments, env=env, stdout=subprocess.DEVNULL, text=True, start_new_session=True) as process:
         try:
@@ -386,7 +360,7 @@ def test_after_a_killed_demo_another_one_cleans_up(root: Path, capsys: Capture) 
 def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    env = os.environ | {"PYTHONPATH": str(Path(otel_perfopt.__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": PYTHONPATH}
     arguments = [sys.executable, "-c", COMMAND, "demo", "--requests", "3", "--repo", str(root)]
     ended = subprocess.run(arguments, env=env, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
