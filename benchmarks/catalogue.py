@@ -4,7 +4,22 @@ import multiprocessing
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 
-from benchmarks import batch, cache, events, export, hit_ratio, imports, lazy, measure, pool, report, techniques, tiers
+from benchmarks import (
+    batch,
+    cache,
+    events,
+    export,
+    hit_ratio,
+    imports,
+    lazy,
+    measure,
+    memory,
+    pool,
+    redis,
+    report,
+    techniques,
+    tiers,
+)
 from benchmarks.harness import Benchmark, Round, Turn, run_round
 
 __all__ = ("BENCHMARKS", "GROUPS", "choose", "run_isolated")
@@ -12,6 +27,7 @@ __all__ = ("BENCHMARKS", "GROUPS", "choose", "run_isolated")
 GROUPS: dict[str, tuple[Benchmark, ...]] = {
     "cache": cache.BENCHMARKS,
     "tier": tiers.BENCHMARKS,
+    "redis": redis.BENCHMARKS,
     "batch": batch.BENCHMARKS,
     "pool": pool.BENCHMARKS,
     "lazy": lazy.BENCHMARKS,
@@ -20,6 +36,7 @@ GROUPS: dict[str, tuple[Benchmark, ...]] = {
     "export": export.BENCHMARKS,
     "report": report.BENCHMARKS,
     "hit-ratio": hit_ratio.BENCHMARKS,
+    "memory": memory.BENCHMARKS,
     "import": imports.BENCHMARKS,
     "technique": techniques.BENCHMARKS,
 }

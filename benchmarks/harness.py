@@ -68,7 +68,8 @@ class Benchmark:
         title: for people.
         contestants: the library, the base, the peers.
         limit: the most that is promised; None if nothing is.
-        measure: what the limit is about: the library's cost per the base's, its cost, or its distance from the base.
+        measure: what the limit is about: the library's cost per the base's, in time or in bytes, its cost, or its distance from
+            the base.
         collect_garbage: whether the garbage collector runs meanwhile, as it should where garbage is made.
         rounds: how many rounds there are; None for as many as asked for.
         slices: how often each contestant has its turn in a round; None for the usual number.
@@ -78,7 +79,7 @@ class Benchmark:
     title: str
     contestants: tuple[Contestant, ...]
     limit: float | None = None
-    measure: Literal["ratio", "seconds", "points"] = "ratio"
+    measure: Literal["ratio", "seconds", "points", "bytes"] = "ratio"
     collect_garbage: bool = False
     rounds: int | None = None
     slices: int | None = None

@@ -19,7 +19,7 @@ COLUMNS = {"": 36, "cost": 7, "against": 7, "range": 15, "limit": 6, " ": 1}
 MARKS = {True: "✓", False: "✗", None: "?"}
 LIBRARIES = (
     "otel-perfopt", "opentelemetry-api", "opentelemetry-sdk", "wrapt",
-    "async-lru", "cachebox", "cachetools", "libcachesim", "moka-py",
+    "async-lru", "cachebox", "cachetools", "diskcache", "libcachesim", "moka-py", "theine",
     "asyncpg", "psycopg", "psycopg-pool", "redis", "sqlalchemy",
 )  # fmt: skip
 
@@ -92,9 +92,11 @@ def limit_text(limit: float, measure: str) -> str:
 
 
 def cost_text(cost: float, measure: str) -> str:
-    """Return a cost as text: seconds in a unit that fits, or a percentage."""
+    """Return a cost as text: seconds in a unit that fits, bytes, or a percentage."""
     if measure == "points":
         return f"{cost:.1%}"
+    if measure == "bytes":
+        return f"{cost:.0f} B"
     for factor, unit in ((1e9, "ns"), (1e6, "us"), (1e3, "ms")):
         if cost * factor < 1000:
             return f"{cost * factor:.3g} {unit}"

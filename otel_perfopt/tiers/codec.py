@@ -158,11 +158,16 @@ class Codec(Generic[V]):
         return flags, _decompress(payload) if flags & _COMPRESSED else payload
 
     def _foreign(self, data: bytes) -> Undecodable:
-        """Return what is the matter with data that does not begin as this codec's does."""
+        """Return what is the matter with data that does not begin as this codec's does.
+
+        Raises:
+            Undecodable: the seal is not this codec's either.
+        """
         if len(data) < _HEAD_SIZE:
             return Undecodable(f"the data is damaged: it has {len(data)} bytes", reason="damaged")
         layout, flags = data[:2]
         if layout != _LAYOUT or flags > max(_SIGNED_FLAGS):
+            self._seal.open(memoryview(data))  # every layout ends with a seal
             return Undecodable(
                 f"the data has the layout {layout}.{flags}: another version of this library made it", reason="format"
             )

@@ -5,6 +5,7 @@ valid, `sqlite_writer` and `sqlite_changes` for how it is written, `sqlite_datab
 """
 
 import os
+import queue
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from otel_perfopt.errors import ConfigurationError, TierError
 from otel_perfopt.telemetry.logs import get_logger
 from otel_perfopt.tiers.base import Change, Found, Record, Tier, TierUsage
 from otel_perfopt.tiers.sqlite_changes import used_bytes
+from otel_perfopt.tiers.sqlite_connections import OpenFile
 from otel_perfopt.tiers.sqlite_database import Database
 from otel_perfopt.tiers.sqlite_history import EXPIRED, GONE, Changed, History, Waiting, is_tagged_out
 from otel_perfopt.tiers.sqlite_rows import FORMAT, PROBE, READ, Meta, as_blob, as_text, make_schema, parse
@@ -36,6 +38,9 @@ class SQLiteTier(Tier):
     The file is in WAL mode, which needs a file system of this machine. It is made, for its owner only, at the first use. One
     that is damaged is set aside with a warning. Of those that no longer fit, what was written first goes first, unless it was
     lately read by the process that needs the room.
+
+    A damaged record is not there. Of its value, no more than the last 32 bytes are looked at: they have the seal by which a codec
+    notices any other damage.
 
     A process that is killed loses the records that were still waiting, and no deletion. If the machine loses power, the last
     moments may be missing, deletions included.
@@ -99,33 +104,40 @@ class SQLiteTier(Tier):
 
     def read(self, keys: Sequence[bytes]) -> Found:
         """Return the records of some keys."""
-        pending = self._writer.pending
-        if len(keys) == 1 and not pending.records and not pending.changes:
-            found = self._read_one(keys[0])
+        pending, file = self._writer.pending, self._database.file
+        if len(keys) == 1 and file is not None and not pending.records and not pending.changes:
+            found = self._read_one(file, keys[0])
             if found is not None:
                 return found
         # Taken before the file is read: what is written meanwhile is in one of the two, or in both.
         waiting = {key: item for key in keys if (item := pending.records.get(key)) is not None}
         return self._database.read(self._read_all, keys, waiting)
 
-    def _read_one(self, key: bytes) -> Found | None:
+    def _read_one(self, file: OpenFile, key: bytes) -> Found | None:
         """Read a key in one statement, which is what most calls do; return None if there is more to find out."""
-        packed, head, value = self._database.fetch(READ, (key,)) or _NOTHING
+        try:
+            reader = file.idle.get_nowait()
+        except queue.Empty:
+            return None
+        try:
+            # A bytearray, because the driver looks for adapters of bytes.
+            packed, head, value = reader.execute(READ, (bytearray(key),)).fetchone() or _NOTHING
+        except BaseException as error:
+            file.discard(reader)  # after Ctrl-C in the middle of a statement, its connection would go on reading the past
+            if isinstance(error, sqlite3.Error):
+                return None
+            raise
+        file.idle.put(reader)
         meta = self._meta
         if packed != meta.packed:
             return None
         if head is None:
             return Found({}, meta.mark)
-        found = parse(key, head, value)
-        if found is None:
-            self._damaged(key)
-        if found is None or found[0].kept_until <= self._clock():
-            return Found({}, meta.mark)
-        record, born = found
-        if record.tags and born < meta.tagged:
+        record, born = parse(key, head, value) or (None, 0)
+        if record is None or record.kept_until <= self._clock() or (record.tags and born < meta.tagged):
             return None
         self._writer.was_read(key)
-        return Found({key: record}, meta.mark)
+        return tuple.__new__(Found, ({key: record}, meta.mark))  # as in `parse`
 
     def _read_all(self, connection: sqlite3.Connection, keys: Sequence[bytes], waiting: Mapping[bytes, Waiting]) -> Found:
         connection.execute("BEGIN")

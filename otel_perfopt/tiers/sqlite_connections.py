@@ -6,9 +6,11 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
-__all__ = ("Connection", "OpenFile", "fetch", "in_transaction")
+from otel_perfopt.sqlite_files import DamagedFile, Format
+
+__all__ = ("Connection", "OpenFile", "in_transaction", "refuse_older")
 
 T = TypeVar("T")
 
@@ -27,37 +29,44 @@ class OpenFile:
         self.inode = inode
         self.writer = writer
         self.watcher: Connection | None = None
-        self.idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        self.readers: weakref.WeakSet[Connection] = weakref.WeakSet()  # those in use included
+        self.idle: queue.SimpleQueue[sqlite3.Cursor] = queue.SimpleQueue()  # each on its own connection
+        self.readers: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()  # those in use included
 
-    def give_back(self, reader: Connection) -> None:
+    def give_back(self, reader: sqlite3.Cursor) -> None:
         """Keep a connection for the next one who reads, with no transaction."""
-        if reader.in_transaction:
-            reader.rollback()
+        if reader.connection.in_transaction:
+            reader.connection.rollback()
         if self.idle.qsize() < READERS:
             self.idle.put(reader)
         else:
-            self._close(reader)
+            self.discard(reader)
+
+    def discard(self, reader: sqlite3.Cursor) -> None:
+        """Close a connection."""
+        reader.connection.close()
+        self.readers.discard(reader.connection)
 
     def close(self) -> bool:
         """Close the connections; return whether all who were reading have ended within a while."""
         deadline = time.monotonic() + PATIENCE
         with suppress(queue.Empty):
             while self.readers:
-                self._close(self.idle.get(timeout=max(0.0, deadline - time.monotonic())))
+                self.discard(self.idle.get(timeout=max(0.0, deadline - time.monotonic())))
         for connection in (self.watcher, self.writer):  # the writer last: it takes everything from beside the file into it
             if connection is not None:
                 connection.close()
         return not self.readers
 
-    def _close(self, reader: Connection) -> None:
-        self.readers.discard(reader)
-        reader.close()
 
+def refuse_older(connection: sqlite3.Connection, form: Format) -> None:
+    """Take a file of an older version for a damaged one: what was in it can be loaded again.
 
-def fetch(connection: sqlite3.Connection, statement: str, parameters: tuple[object, ...]) -> Any:
-    """Return the first row of one statement."""
-    return connection.execute(statement, parameters).fetchone()
+    Raises:
+        DamagedFile: it is one.
+    """
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version < form.version:
+        raise DamagedFile(f"an older version of this library has made it: its schema is {version}, known is {form.version}")
 
 
 def in_transaction(writer: sqlite3.Connection, step: Callable[[sqlite3.Connection], T], patience: float) -> T:

@@ -21,7 +21,7 @@ from otel_perfopt.telemetry import background
 from otel_perfopt.telemetry.background import NoThread
 from otel_perfopt.telemetry.logs import get_logger
 from otel_perfopt.tiers import sqlite_forks
-from otel_perfopt.tiers.sqlite_connections import Connection, OpenFile, fetch, in_transaction
+from otel_perfopt.tiers.sqlite_connections import Connection, OpenFile, in_transaction, refuse_older
 
 __all__ = ("Database",)
 
@@ -72,6 +72,11 @@ class Database:
         self._writing = threading.RLock()
 
     @property
+    def file(self) -> OpenFile | None:
+        """What is open at the moment."""
+        return self._file
+
+    @property
     def is_open(self) -> bool:
         """Whether it was opened, and not closed since; for a fork, and when it is damaged, it is closed for a moment only."""
         return self._is_in_use
@@ -85,27 +90,6 @@ class Database:
         address = f"file:{quote(str(self.path))}?mode=ro"  # nothing is made
         with suppress(sqlite3.Error), closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=0)) as connection:
             self._form.check(connection, self.path)
-
-    def fetch(self, statement: str, parameters: tuple[object, ...]) -> Any:
-        """Return the first row of one statement, quickly.
-
-        Raises:
-            TierError: the file cannot be used.
-        """
-        file = self._file
-        if file is not None:
-            try:
-                reader = file.idle.get_nowait()
-            except queue.Empty:
-                pass
-            else:
-                try:
-                    return reader.execute(statement, parameters).fetchone()
-                except sqlite3.Error:
-                    pass  # what is to be done about it is known below
-                finally:
-                    file.idle.put(reader)
-        return self.read(fetch, statement, parameters)
 
     def read(self, step: Callable[..., T], *arguments: Any) -> T:
         """Do a step with a connection, and return its result; others read and write meanwhile.
@@ -159,7 +143,7 @@ class Database:
             except sqlite3.Error as error:
                 if not is_damage(error):
                     raise
-            self._set_aside()
+                self._set_aside(str(error))
             return use(*arguments)
         except (OSError, sqlite3.Error, ConfigurationError) as error:
             raise self._error(str(error)) from error
@@ -171,10 +155,11 @@ class Database:
         except queue.Empty:
             with self._opening:  # not while somebody closes everything
                 file = self._file or self._open()
-                reader = self._connect()
-                file.readers.add(reader)
+                connection = self._connect()
+                file.readers.add(connection)
+                reader = connection.cursor()
         try:
-            return step(reader, *arguments)
+            return step(reader.connection, *arguments)
         finally:
             file.give_back(reader)
 
@@ -225,6 +210,7 @@ class Database:
             # Before the file is in WAL mode, so that whose it is stands in the file itself, and not beside it.
             if self._form.check(writer, self.path):
                 writer.executescript(self._make_schema())
+            refuse_older(writer, self._form)
             with suppress(sqlite3.OperationalError):  # another connection is about to do the same, or reads
                 writer.execute("PRAGMA journal_mode = WAL")
             self._set_up(writer)
@@ -254,13 +240,13 @@ class Database:
                 raise DamagedFile(str(error)) from error
             raise
 
-    def _set_aside(self) -> None:
+    def _set_aside(self, reason: str) -> None:
         with self._writing, self._opening:
             inode = self._inode
             self._close()
         aside = sqlite_files.set_aside(self.path, inode)
         if aside is not None:
-            _warn(f"a damaged {self._form.owner} was set aside", aside)
+            _warn(f"a damaged {self._form.owner} was set aside", aside, reason)
 
     def _error(self, reason: str) -> TierError:
         return TierError(f"the {self._form.owner} {str(self.path)!r} cannot be used: {reason}", context={"path": str(self.path)})
@@ -293,7 +279,7 @@ class Database:
         self._is_lost |= not self._is_closed_well
 
 
-def _warn(message: str, path: Path) -> None:
+def _warn(message: str, path: Path, reason: str) -> None:
     """Log something, in another thread: handlers are other people's code, and this one may hold a lock."""
     with suppress(NoThread):
-        background.submit(lambda: get_logger().warning(message, path=str(path)))
+        background.submit(lambda: get_logger().warning(message, path=str(path), reason=reason))

@@ -12,7 +12,7 @@ from otel_perfopt.tiers.base import Record
 
 __all__ = ("FORMAT", "PROBE", "READ", "Meta", "as_blob", "as_text", "make_head", "make_schema", "parse", "parse_head")
 
-FORMAT = Format("cache file", application_id=0x6F747063, version=1)  # "otpc"
+FORMAT = Format("cache file", application_id=0x6F747063, version=2)  # "otpc"
 
 READ = "SELECT m.packed, e.head, e.value FROM meta m LEFT JOIN entries e ON e.key = ? WHERE m.id = 1"
 """What is needed of a key, in one statement and so of one moment; in few columns, for each has its price."""
@@ -38,8 +38,11 @@ PRAGMA user_version = {FORMAT.version};
 COMMIT;
 """  # noqa: S608 - no words of others
 _META = struct.Struct("<8sqqI")  # which file, serial, serial of the last tag, checksum
-_HEAD = struct.Struct("<Idddq")  # checksum of the key, all that follows, and the value; times; serial; then the tags
-_CHECKSUM, _TAGS = 4, _HEAD.size  # bytes of the checksum, and before the tags
+_HEAD = struct.Struct("<dddq")  # times, serial; then the tags, and the checksum
+_TAGS, _CHECKSUM = _HEAD.size, 4  # bytes before the tags, and of the checksum
+_BARE = _TAGS + _CHECKSUM  # bytes of a head without tags
+_SEAL = 32  # bytes at the end of a value, which the codec's seal is among
+_SOUND = 0x2144DF1C  # the CRC32 of anything that has its own CRC32 behind it
 
 
 class Meta(NamedTuple):
@@ -104,27 +107,28 @@ def make_head(key: bytes, record: Record, born: int) -> bytes:
         born: the serial of the last change when it is written.
     """
     value, created, fresh_until, kept_until, tags = record
-    head = _HEAD.pack(0, created, fresh_until, kept_until, born)[_CHECKSUM:] + (json.dumps(tags).encode() if tags else b"")
-    return zlib.crc32(value, zlib.crc32(head, zlib.crc32(key))).to_bytes(_CHECKSUM, "little") + head
+    head = _HEAD.pack(created, fresh_until, kept_until, born) + (json.dumps(tags).encode() if tags else b"")
+    return head + zlib.crc32(key + value[-_SEAL:] + head).to_bytes(_CHECKSUM, "little")
 
 
 def parse(key: bytes, head: bytes, value: bytes) -> tuple[Record, int] | None:
     """Return a record and the serial it was born with; None if it was not stored like this."""
     try:
-        checksum, created, fresh_until, kept_until, born = _HEAD.unpack_from(head)
-        if zlib.crc32(value, zlib.crc32(head[_CHECKSUM:], zlib.crc32(key))) != checksum:
+        if zlib.crc32(key + value[-_SEAL:] + head) != _SOUND:
             return None
-        tags = tuple(json.loads(head[_TAGS:])) if len(head) > _TAGS else ()
+        created, fresh_until, kept_until, born = _HEAD.unpack_from(head)
+        tags = tuple(json.loads(head[_TAGS:-_CHECKSUM])) if len(head) > _BARE else ()
     except (TypeError, ValueError, struct.error):  # no bytes at all, say
         return None
-    return Record(value, created, fresh_until, kept_until, tags), born
+    # Not by the constructor of Record, which a read would spend much of its time in.
+    return tuple.__new__(Record, (value, created, fresh_until, kept_until, tags)), born
 
 
 def parse_head(head: bytes) -> tuple[Record, int] | None:
     """Do the same without the value, and so without the checksum."""
     try:
-        _, created, fresh_until, kept_until, born = _HEAD.unpack_from(head)
-        tags = tuple(json.loads(head[_TAGS:])) if len(head) > _TAGS else ()
+        created, fresh_until, kept_until, born = _HEAD.unpack_from(head)
+        tags = tuple(json.loads(head[_TAGS:-_CHECKSUM])) if len(head) > _BARE else ()
     except (TypeError, ValueError, struct.error):
         return None
     return Record(b"", created, fresh_until, kept_until, tags), born

@@ -394,11 +394,12 @@ def test_the_file_does_not_grow_beyond_its_limit(new: Open, path: Path, size: in
     assert 0.5 * limit < usage.size <= (usage.max_size or 0) == limit
 
 
-def test_what_was_read_lately_has_a_second_chance(new: Open) -> None:
+@pytest.mark.parametrize("keys", [[b"read"], [b"read", b"another"]], ids=["alone", "with others"])
+def test_what_was_read_lately_has_a_second_chance(new: Open, keys: list[bytes]) -> None:
     tier = new(max_bytes=512 * 2**10)
     put(tier, b"read", b"not read", value=b"x" * 1000)
     for number in range(6):
-        assert values(tier, b"read")
+        assert tier.read(keys).records
         put(tier, *(f"{number}-{each}".encode() for each in range(100)), value=b"x" * 1000)
     assert set(values(tier, b"read", b"not read")) == {b"read"}
 

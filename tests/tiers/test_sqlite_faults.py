@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 
-from otel_perfopt.errors import ConfigurationError, TierError
+from otel_perfopt import Cache
+from otel_perfopt.errors import ConfigurationError, TierError, Undecodable
 from otel_perfopt.telemetry import background
 from otel_perfopt.testing import ManualClock
 from otel_perfopt.tiers.base import Change, Tier
+from otel_perfopt.tiers.codec import Codec
+from otel_perfopt.tiers.keys import encode_key
 from otel_perfopt.tiers.sqlite import SQLiteTier
+from otel_perfopt.tiers.sqlite_rows import FORMAT
 from tests.tiers.sqlite_support import NOW, TIMEOUT, let_write, put, record, values
 
 KEYS = [b"key %d" % number for number in range(50)]
@@ -293,13 +297,16 @@ def test_a_damaged_file_is_set_aside(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_damage_at_random_places(path: Path, clock: ManualClock, seed: int) -> None:
-    """Nothing but what was written is ever given back, and the tier can be used."""
+    """Nothing but what was written is ever given back, and the tier can be used; of values, the codec notices the damage."""
     chance = random.Random(seed)
+    codec = Codec(bytes, compress_above=None)
     tier = SQLiteTier(path, clock=clock)
     lost = 0
     for _ in range(50):
         tier.clear()
-        written = {key: record(chance.randbytes(chance.choice([10, 1_000, 10_000])), f"tag {key[-1]}") for key in KEYS[:20]}
+        written = {
+            key: record(codec.encode(chance.randbytes(chance.choice([10, 1_000, 10_000]))), f"tag {key[-1]}") for key in KEYS[:20]
+        }
         tier.write(written, tier.mark())
         tier.close()
         content = bytearray(path.read_bytes())
@@ -307,13 +314,82 @@ def test_damage_at_random_places(path: Path, clock: ManualClock, seed: int) -> N
             content[chance.randrange(100, len(content))] ^= 1 << chance.randrange(8)
         path.write_bytes(content)
         found = dict(tier.read(KEYS[:20]).records)
-        assert found.items() <= written.items()
+        for key, each in found.items():
+            assert each == written[key]._replace(value=each.value)
+            if each != written[key]:
+                with pytest.raises(Undecodable):
+                    codec.decode(each.value)
+                lost += 1
         lost += len(written) - len(found)
         put(tier, b"a")
         assert values(tier, b"a") == {b"a": b"value"}
     assert lost
     tier.close()
     assert background.wait(TIMEOUT)
+
+
+def flipped(data: bytes) -> Iterator[bytes]:
+    """The same data with one bit changed, in every byte."""
+    for place, byte in enumerate(data):
+        yield data[:place] + bytes([byte ^ 1 << place % 8]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("column", ["head", "value"])
+@pytest.mark.parametrize("codec", [Codec(), Codec(pickle_key=b"sixteen bytes or more")], ids=["checksum", "signature"])
+def test_a_flipped_bit_is_a_miss_and_one_warning(
+    path: Path, codec: Codec[Any], column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each byte is covered by the checksum of its row or by the seal of its value."""
+
+    def cache() -> Cache[str, Any]:
+        return Cache("flipped", persist=path, codec=codec, max_size=0, ttl=None)
+
+    value = {"name": "Ada", "numbers": list(range(60))}
+    writer = cache()
+    writer.set("key", value, tags=["a tag"])
+    writer.close()
+    with opened(path) as connection:
+        (data,) = connection.execute(f"SELECT {column} FROM entries").fetchone()
+        rows = connection.execute("SELECT * FROM entries").fetchall()
+        for damaged in flipped(data):
+            connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
+            connection.execute(f"UPDATE entries SET {column} = ?", (damaged,))
+            caplog.clear()
+            reader = cache()
+            assert [reader.get("key") for _ in range(2)] == [None, None]
+            reader.close()
+            assert background.wait(TIMEOUT)
+            assert len(caplog.records) == 1
+        connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
+    reader = cache()
+    assert reader.get("key") == value
+    reader.close()
+
+
+def test_a_key_in_the_place_of_another_is_a_miss(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Although the other one can be asked for."""
+    cache: Cache[str, str] = Cache("renamed", persist=path, max_size=0, ttl=None)
+    cache.set("a", "value")
+    cache.flush()
+    with opened(path) as connection:
+        connection.execute("UPDATE entries SET key = ?", (encode_key("b"),))
+    assert [cache.get("a"), cache.get("b")] == [None, None]
+    assert caplog.text.count("damaged records of a cache file are deleted") == 1
+    cache.close()
+
+
+def test_a_value_in_the_place_of_another_is_a_miss(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Although its own seal is right."""
+    cache: Cache[str, str] = Cache("swapped", persist=path, max_size=0, ttl=None)
+    cache.set_many({"a": "x" * 100, "b": "y" * 100})
+    cache.flush()
+    with opened(path) as connection:
+        rows = connection.execute("SELECT id, value FROM entries").fetchall()
+        swapped = [(value, number) for (number, _), (_, value) in zip(rows, reversed(rows), strict=True)]
+        connection.executemany("UPDATE entries SET value = ? WHERE id = ?", swapped)
+    assert [cache.get("a"), cache.get("b")] == [None, None]
+    assert caplog.text.count("damaged records of a cache file are deleted") == 1
+    cache.close()
 
 
 def test_a_damaged_record_is_deleted(tier: SQLiteTier, path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -355,7 +431,7 @@ def test_marks_of_a_file_that_was_set_aside_mean_nothing(tier: SQLiteTier, path:
     assert told == [Change()]
 
 
-# foreign and newer --------------------------------------------------------------------------------------
+# foreign, newer and older -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
@@ -370,11 +446,16 @@ def test_a_database_of_something_else_is_left_alone(path: Path, mode: str) -> No
     assert path.read_bytes() == content
 
 
+def make_version(path: Path, version: int) -> None:
+    """Let a file say that it is of another version."""
+    with opened(path) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+
+
 def test_a_file_of_a_newer_version_is_left_alone(tier: SQLiteTier, path: Path) -> None:
     put(tier, b"a")
     tier.close()
-    with opened(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+    make_version(path, FORMAT.version + 1)
     with pytest.raises(ConfigurationError, match="newer version"):
         SQLiteTier(path)
 
@@ -384,13 +465,30 @@ def test_a_file_that_becomes_one_of_those_later_is_no_reason_to_fail(tier: SQLit
     """Not even for a service that runs while its successor has begun; its cache goes on without the file."""
     put(tier, b"a")
     tier.close()
-    with opened(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+    make_version(path, FORMAT.version + 1)
     with pytest.raises(TierError, match="newer version"):
         USES[name](tier)
-    with opened(path) as connection:
-        connection.execute("PRAGMA user_version = 1")
+    make_version(path, FORMAT.version)
     USES[name](tier)
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_file_of_an_older_version_is_set_aside(
+    tier: SQLiteTier, path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a warning that says why, when it is first used; what was in it is there, beside the new one."""
+    put(tier, b"a")
+    tier.close()
+    make_version(path, FORMAT.version - 1)
+    successor = SQLiteTier(path, clock=tier._clock)
+    USES[name](successor)
+    put(successor, b"b")
+    assert values(successor, b"a", b"b") == {b"b": b"value"}
+    successor.close()
+    assert background.wait(TIMEOUT)
+    assert caplog.text.count("was set aside") == caplog.text.count("an older version of this library") == 1
+    with opened(Path(f"{path}.damaged-1")) as connection:
+        assert connection.execute("SELECT key FROM entries").fetchall() == [(b"a",)]
 
 
 # interruptions ------------------------------------------------------------------------------------------
@@ -436,6 +534,25 @@ def test_a_reader_that_is_interrupted_leaves_no_transaction(tier: SQLiteTier, mo
         tier.read([b"a", b"b"])
     put(tier, b"b")
     assert values(tier, b"a", b"b") == {b"a": b"value", b"b": b"value"}
+
+
+def test_a_reader_that_is_interrupted_leaves_no_statement(tier: SQLiteTier) -> None:
+    """Whoever got its connection next would see the file as it was then."""
+
+    class Interrupting(sqlite3.Cursor):
+        def fetchone(self) -> Any:
+            raise Interrupted
+
+    put(tier, b"a", value=b"old")
+    assert values(tier, b"a") == {b"a": b"old"}
+    file = tier._database.file
+    assert file is not None
+    file.idle.put(file.idle.get_nowait().connection.cursor(Interrupting))
+    with pytest.raises(Interrupted):
+        tier.read([b"a"])
+    put(tier, b"a", value=b"new")
+    assert tier.read([b"a", b"b"]).records == {b"a": record(b"new")}
+    assert values(tier, b"a") == {b"a": b"new"}
 
 
 def test_a_finalizer_in_the_middle_of_a_transaction(tier: SQLiteTier, monkeypatch: pytest.MonkeyPatch) -> None:
