@@ -19,6 +19,11 @@ KEY = encode_key("key")
 NAMED = {"perfopt.cache.name": "recovery", "perfopt.cache.tier": "dict"}
 
 
+@pytest.fixture(autouse=True)
+def recovery() -> None:
+    """Tiers are tried in the background."""
+
+
 @pytest.fixture
 def site() -> Site:
     """Where caches share a tier, with timers that tests let run out."""
