@@ -1,5 +1,6 @@
 """A tier whose failures are nobody's: counted, told once, left alone for a while, and made up for."""
 
+import math
 import random
 import threading
 import weakref
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 from otel_perfopt._core.backoff import Backoff
 from otel_perfopt._core.breaker import Breaker
+from otel_perfopt.cache.recovery import recover_soon
 from otel_perfopt.telemetry import background, clocks, lifecycle, names
 from otel_perfopt.telemetry.background import NoThread
 from otel_perfopt.telemetry.caches import CACHES
@@ -24,6 +26,7 @@ T = TypeVar("T")
 FAILURES = 3
 BACKOFF = Backoff(first=1.0, limit=5.0)
 MAX_OWED = 10_000
+QUIET = 60.0  # seconds until it is told again that the tier fails
 
 
 class Guard:
@@ -44,17 +47,22 @@ class Guard:
         self._cache = cache
         self._clock = clock
         self._breaker = Breaker(threshold=FAILURES, backoff=BACKOFF)
-        self._lock = threading.RLock()
-        self._owed_keys: set[bytes] = set()
-        self._owed_tags: set[str] = set()
-        self._owes_everything = False
+        self._start_afresh()
+        self._owed: dict[Change, object] = {}  # each with a mark of its own, which another one replaces when it is owed again
         self._is_away = False
+        self._quiet_until = -math.inf
         self._on_change: Callable[[Change], None] | None = None
         self._has_failed = False
         self._is_watching = True
         self._is_armed = False
+        self._is_closed = False
         tier.on_loss = partial(_note_loss, weakref.ref(self))
         _live.add(self)
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.RLock()
+        # Another one, because it is held while the tier is asked, and what is owed is noted under the lock of the cache.
+        self._settling = threading.RLock()
 
     @property
     def is_open(self) -> bool:
@@ -132,8 +140,9 @@ class Guard:
         self._try(self.tier.flush)
 
     def close(self) -> None:
-        """Flush and close the tier, also if it is away."""
+        """Flush and close the tier, also if it is away; nothing in the background opens it again."""
         self.make_last_attempt()
+        self._is_closed = True
         try:
             self.tier.close()
         except Exception as error:  # noqa: BLE001 - as for every call
@@ -147,6 +156,7 @@ class Guard:
 
     def _try(self, call: Callable[..., T], *args: Any) -> T | None:
         """Call the tier, unless it is away; None if it is, or fails."""
+        self._is_closed = False
         if not self._breaker.allows(self._clock()):
             return None
         try:
@@ -159,33 +169,47 @@ class Guard:
         self._breaker.succeeded()
         if self._is_away:
             self._is_away = False
-            self._tell_recovery()
+            mention("info", "a tier of a cache works again", cache=self._cache, tier=self.tier.kind)
         return result
 
     def _note(self, error: Exception, tell: Callable[[Callable[[], None]], None]) -> None:
-        self._breaker.failed(self._clock(), spread=random.random())  # noqa: S311
+        now = self._clock()
+        self._breaker.failed(now, spread=random.random())  # noqa: S311
         self._has_failed = True
-        is_new, self._is_away = not self._is_away, True
+        is_new = not self._is_away and now >= self._quiet_until
+        if is_new:  # not each time that only some of its calls fail
+            self._is_away, self._quiet_until = True, now + QUIET
         tell(partial(self._tell_failure, error, is_new=is_new))
         self._arm()
 
     def _arm(self) -> None:
         """Have the tier tried again, unless that is arranged already."""
-        if self._is_armed or not (self._is_owing or self._breaker.is_open):
+        if not self._is_to_be_tried or self._is_armed:
             return
-        self._is_armed = True
+        self._is_armed = True  # in one step with the question: of two timers, each would set another one
         try:
             delay = self._breaker.wait(self._clock()) or BACKOFF.first
-            clocks.after(self._clock, delay, partial(_recover_soon, weakref.ref(self)))
+            clocks.after(self._clock, delay, partial(recover_soon, weakref.ref(self)))
         except NoThread:
             self._is_armed = False  # the process ends
 
     def recover(self) -> None:
         """Find out whether the tier is there again, and make up for what it is owed."""
         self._is_armed = False
-        if self._is_owing or self._breaker.is_open:
+        if self._is_to_be_tried:
             self._try(self.tier.mark)
             self._arm()
+
+    def try_later(self) -> None:
+        """Set another timer; there was no thread when the last one had run out."""
+        self._is_armed = False
+        self._arm()
+
+    @property
+    def _is_to_be_tried(self) -> bool:
+        """Whether the tier must not be left alone until somebody asks for something."""
+        is_needed = self._is_owing or self._breaker.is_open or (self._has_failed and not self._is_watching)
+        return is_needed and not self._is_closed
 
     def _tell_failure(self, error: Exception, *, is_new: bool) -> None:
         attributes = {names.CACHE_TIER: self.tier.kind, names.ERROR_TYPE: names.error_type(error)}
@@ -194,45 +218,43 @@ class Guard:
             event = "a tier of a cache fails; the cache goes on without it"
             mention("warning", event, cache=self._cache, tier=self.tier.kind, error=error)
 
-    def _tell_recovery(self) -> None:
-        mention("info", "a tier of a cache works again", cache=self._cache, tier=self.tier.kind)
-
     def _owe(
         self, *, keys: Sequence[bytes] | Mapping[bytes, Any] = (), tags: Sequence[str] = (), everything: bool = False
     ) -> None:
         with self._lock:
-            self._owed_keys.update(keys)
-            self._owed_tags.update(tags)
-            if everything or len(self._owed_keys) + len(self._owed_tags) > MAX_OWED:
-                self._owes_everything = True
-                self._owed_keys.clear()
-                self._owed_tags.clear()
+            self._owed.update((Change(key=key), object()) for key in keys)
+            self._owed.update((Change(tag=tag), object()) for tag in tags)
+            if everything or len(self._owed) > MAX_OWED:
+                self._owed = {Change(): object()}
         self._arm()
 
     @property
     def _is_owing(self) -> bool:
-        return bool(self._owes_everything or self._owed_keys or self._owed_tags)
+        return bool(self._owed)
 
     def _pay(self) -> None:
         """Do what could not be done while the tier was away."""
-        if not self._is_owing:
+        if not self._owed:
             return
-        with self._lock:  # nobody reads before it is done
-            if self._owes_everything:
+        with self._settling:  # nobody reads before it is done
+            with self._lock:
+                owed = dict(self._owed)
+            if Change() in owed:
                 self.tier.clear()
-                self._owes_everything = False
-            for tag in list(self._owed_tags):
+            for tag in [change.tag for change in owed if change.tag is not None]:
                 self.tier.invalidate_tag(tag)
-                self._owed_tags.discard(tag)
-            if keys := list(self._owed_keys):
+            if keys := [change.key for change in owed if change.key is not None]:
                 self.tier.delete(keys)
-                self._owed_keys.difference_update(keys)
+            with self._lock:
+                for change, mark in owed.items():
+                    if self._owed.get(change) is mark:
+                        del self._owed[change]
 
     def _watch(self) -> None:
         """Begin to watch; if that is late, others may have invalidated anything."""
         if self._is_watching or self._on_change is None:
             return
-        with self._lock:
+        with self._settling:
             is_first = not self._is_watching
             if is_first:
                 self.tier.watch(self._on_change)
@@ -241,8 +263,8 @@ class Guard:
             self._on_change(Change())  # without the lock: it takes that of the cache
 
     def reset_after_fork(self) -> None:
-        """Start with a fresh lock, and without the parent's timer."""
-        self._lock = threading.RLock()
+        """Start with fresh locks, and without the parent's timer."""
+        self._start_afresh()
         self._is_armed = False
         self._arm()
 
@@ -266,13 +288,6 @@ def _note_loss(reference: "weakref.ref[Guard]", keys: Sequence[bytes], error: Ex
     if guard is not None:
         guard._note(error, _tell_now)
         guard._owe(keys=keys)
-
-
-def _recover_soon(reference: "weakref.ref[Guard]") -> None:
-    """Run in the timer thread, which must not wait for a tier."""
-    guard = reference()
-    if guard is not None:
-        background.submit(guard.recover)
 
 
 def _make_last_attempts(_seconds: float) -> None:

@@ -6,7 +6,7 @@ whose requests come in a pattern does not show the same key each time.
 """
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from random import Random
 from typing import Any, NamedTuple
 
@@ -56,6 +56,15 @@ class Countdown:
         """How many there were so far."""
         return self.goal - self.left
 
+    def wind(self) -> bool:
+        """Set another distance, if this one is at its end, and return whether it was: another thread may have been here."""
+        distance = chance.getrandbits(DISTANCE_BITS) or MEAN_DISTANCE  # 1 to 255, and 128 on average
+        if self.left > 0:
+            return False
+        # In one piece under the GIL, like `left -= 1`: nothing is called between the question above and the end of this line.
+        self.goal, self.left = self.goal + distance, self.left + distance
+        return True
+
 
 class SampledCounts(CacheCounts):
     """What a cache has counted.
@@ -87,7 +96,7 @@ class HotKeys:
     """The counts of a cache, and its hot keys.
 
     No lock guards the sketch, because a hit takes none, and a finalizer may come at any time. Who finds it in use takes no
-    sample.
+    sample, and leaves it to whoever uses it to forget a key.
 
     Args:
         is_on: whether to take samples at all.
@@ -99,11 +108,11 @@ class HotKeys:
         self._hits, self._others = self.counts.countdown, Countdown()
         self._before = 0  # requests when the sketch was empty
         self._sketch = SpaceSaving(CAPACITY)
-        self._gone: deque[Hashable] = deque()
+        self._due: deque[tuple[Callable[[SpaceSaving, Hashable], object], Hashable]] = deque()
         self._is_in_use = False
         if is_on:
-            _wind(self._hits)
-            _wind(self._others)
+            self._hits.wind()
+            self._others.wind()
 
     @property
     def requests(self) -> int:
@@ -120,24 +129,11 @@ class HotKeys:
 
     def sample(self, key: Hashable, countdown: Countdown) -> object:
         """Take a sample, because a countdown has come to its end with this key; return what is not needed any more."""
-        if not _wind(countdown) or self._is_in_use:
-            return None
-        self._is_in_use = True  # neither a thread nor a signal comes between this line and those beside it
-        try:
-            return self._sketch.add(key)
-        except Exception:  # noqa: BLE001 - a comparison of keys; whoever made the request did not ask for this one
-            return self.clear()
-        finally:
-            self._is_in_use = False
-            if self._gone:  # somebody came meanwhile
-                self._forget_gone()
+        return self._change(SpaceSaving.add, key) if countdown.wind() and not self._is_in_use else None
 
     def discard(self, key: Hashable) -> object:
-        """Forget a key; if the sketch is in use, whoever uses it does that. Return what is not needed any more."""
-        if not self.is_on:
-            return None
-        self._gone.append(key)
-        return self._forget_gone()
+        """Forget a key, and return what is not needed any more."""
+        return self._change(SpaceSaving.discard, key) if self.is_on else None
 
     def clear(self) -> object:
         """Forget all keys, and return what held them."""
@@ -154,7 +150,7 @@ class HotKeys:
     def reset_after_fork(self) -> None:
         """Forget all keys; another thread of the parent may have been about it."""
         self._is_in_use = False
-        self._gone.clear()
+        self._due.clear()
         self.clear()
 
     def _count(self, key: Hashable, countdown: Countdown) -> None:
@@ -165,23 +161,19 @@ class HotKeys:
     def _all_requests(self) -> int:
         return self._hits.count + self._others.count
 
-    def _forget_gone(self) -> object:
+    def _change(self, change: Callable[[SpaceSaving, Hashable], object], key: Hashable) -> object:
+        """Change the sketch, or leave that to whoever is about it; return what is not needed any more."""
+        self._due.append((change, key))
         if self._is_in_use:
             return None
-        self._is_in_use = True
+        self._is_in_use = True  # in one step with the question, as the end of the loop below with the opposite
+        dropped: list[object] = []
         try:
-            return [self._sketch.discard(self._gone.popleft()) for _ in range(len(self._gone))]
-        except Exception:  # noqa: BLE001 - see `sample`
-            return self.clear()
+            while self._due:
+                change, key = self._due.popleft()
+                dropped.append(change(self._sketch, key))
+        except Exception:  # noqa: BLE001 - a comparison of keys; whoever made the request did not ask for this one
+            dropped.append(self.clear())
         finally:
             self._is_in_use = False
-
-
-def _wind(countdown: Countdown) -> bool:
-    """Set a countdown that has come to its end to another distance, and return whether it was this caller who did."""
-    distance = chance.getrandbits(DISTANCE_BITS) or MEAN_DISTANCE  # 1 to 255, and 128 on average
-    if countdown.left > 0:
-        return False
-    # In one piece under the GIL, like `left -= 1`: nothing is called between the question above and the end of this line.
-    countdown.goal, countdown.left = countdown.goal + distance, countdown.left + distance
-    return True
+        return dropped

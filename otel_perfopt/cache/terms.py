@@ -29,7 +29,7 @@ class Terms:
         born: the place in the history of tags at which its value began to be made.
         added: names of tags that the loader has added.
         data: the bytes of its key, for the tiers behind; None if it is for the memory only.
-        marks: the marks of the tiers behind, from before its value began to be made.
+        marks: the marks of the tiers behind, from before its value began to be made; none if they were not asked, or have it now.
         copy: what a tier has of it, if that is the value.
     """
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from typing_extensions import override
 
-from otel_perfopt._core.flight import Failed, Loaded, Outcome
+from otel_perfopt._core.flight import Loaded, Outcome
 from otel_perfopt._core.policies import Entry
 from otel_perfopt.cache.load import Load, Request
 from otel_perfopt.cache.loading import Loading
@@ -20,6 +20,7 @@ from otel_perfopt.durations import Duration
 from otel_perfopt.errors import ConfigurationError
 from otel_perfopt.single_flight.job import Job
 from otel_perfopt.telemetry import lifecycle, names
+from otel_perfopt.telemetry.background import NoThread
 from otel_perfopt.telemetry.caches import CACHES, tell_found
 from otel_perfopt.telemetry.family import Gauges, Tally
 from otel_perfopt.unset import Unset
@@ -115,13 +116,14 @@ class Tiered(Loading):
         return found
 
     @override
-    def _prepare(self, load: Load, outcome: Loaded | Failed) -> Callable[[], object] | None:
-        if self._behind is not None and load.terms.data is not None and isinstance(outcome, Failed):
-            self._behind.release(load.terms.data)
+    def _finish(self, load: Load, outcome: Outcome, prepared: Any = None) -> Outcome:
         try:
-            return super()._prepare(load, outcome)
+            return super()._finish(load, outcome, prepared)
         finally:
-            del load, outcome  # see `SingleFlight`: a weigher may raise
+            terms = load.terms
+            if self._behind is not None and terms.data is not None and terms.marks and terms.copy is None:
+                self._behind.release(terms.data)
+            del load, outcome, prepared  # see `SingleFlight`
 
     def _keep_stale(self, load: Load, copy: "Copy") -> None:
         """Keep what a tier has of a key in memory, for as long as nothing better is to be had."""
@@ -157,13 +159,15 @@ class Tiered(Loading):
             if replaces:  # what the tiers have is older
                 behind.delete(entry.key)
             return super()._to_keep(entry, terms)
-        return partial(self._put_everywhere, entry, partial(behind.write, data, record, marks, replaces=replaces))
+        write = partial(behind.write, data, record, marks, replaces=replaces)
+        return partial(self._put_everywhere, entry, terms, write)
 
-    def _put_everywhere(self, entry: Entry, write: Any) -> object:
+    def _put_everywhere(self, entry: Entry, terms: Terms, write: Any) -> object:
         """Keep an entry in memory and have it written, under the lock, so that all tiers see the same order."""
         garbage = self._put(entry)
         if entry.is_valid():
             write()
+            terms.marks = ()
         return garbage
 
     @override
@@ -245,7 +249,10 @@ class Tiered(Loading):
         """Make a change in a worker if it has to wait for a file or a network."""
         if self._behind is None:
             return change()
-        outcome = await Job(change).outcome()
+        try:
+            outcome = await Job(change).outcome()
+        except NoThread:  # the process ends
+            return change()
         if isinstance(outcome, Loaded):
             return outcome.value
         raise outcome.error or RuntimeError("the change was interrupted")

@@ -18,18 +18,26 @@ LENGTH = 60
 
 
 def hot_keys() -> dict[str, list[HotKeyRow]]:
-    """Return the hot keys of all caches that are alive, by the names under which these are reported."""
+    """Return the hot keys of all caches that are alive, by the names under which these are reported.
+
+    Keys of different caches are the same if they look alike; of one cache, each is a key of its own.
+    """
     requests: Counter[str] = Counter()
-    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    found: defaultdict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
     for cache in CACHE_REGISTRY.live():
         name = CACHES.resolve(cache.name)
-        requests[name] += cache._hot.requests
+        alike: Counter[str] = Counter()
         for hot in cache._hot_keys():
-            found[name][shown(hot.key)] += hot.requests
-    return {
-        name: [HotKeyRow(key, count, count / requests[name]) for key, count in keys.most_common(TOP)]
-        for name, keys in found.items()
-    }
+            text = shown(hot.key)
+            found[name][text, alike[text]] += hot.requests
+            alike[text] += 1
+        requests[name] += cache._hot.requests
+    return {name: _rows(keys, requests[name]) for name, keys in found.items()}
+
+
+def _rows(keys: "Counter[tuple[str, int]]", requests: int) -> list[HotKeyRow]:
+    # A cache that was cleared in the meantime has had no requests since.
+    return [HotKeyRow(text, count, count / max(count, requests, 1)) for (text, _), count in keys.most_common(TOP)]
 
 
 def shown(key: object) -> str:

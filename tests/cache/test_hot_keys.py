@@ -516,6 +516,24 @@ def test_a_finalizer_may_come_in_the_midst_of_it() -> None:
     assert list(shares(cache)) == ["from inside"]
 
 
+def test_bug_what_is_deleted_while_another_key_is_forgotten_is_forgotten_too() -> None:
+    """It waited for the next sample."""
+    cache = new_cache()
+
+    class Meddling:
+        def __eq__(self, other: object) -> bool:
+            cache._hot.discard("second")
+            return other == "first"
+
+        def __hash__(self) -> int:
+            return hash("first")
+
+    cache._hot._sketch.add("first")
+    cache._hot._sketch.add("second")
+    assert cache._hot.discard(Meddling())
+    assert len(cache._hot._sketch) == 0
+
+
 def hit_until_sampled(cache: Any) -> None:
     """Count twice the mean distance of hits, even if the first sample is interrupted."""
     for left in range(2 * hot.MEAN_DISTANCE, 0, -1):

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from otel_perfopt.errors import TierError
 from otel_perfopt.telemetry import background
 from otel_perfopt.testing import ManualClock, capture
 from otel_perfopt.tiers import encode_key
-from tests.cache.support import TIMEOUT, run, until
+from tests.cache.support import TIMEOUT, Gate, passed, run, spawn, until
 from tests.cache.tier_support import Site, Stops
 
 KEY = encode_key("key")
@@ -185,3 +186,113 @@ def test_keys_whose_load_failed_are_released(site: Site) -> None:
     until(lambda: bool(tier.released))
     assert background.wait(TIMEOUT)
     assert tier.released == [KEY]
+
+
+def away(site: Site) -> tuple[Any, Stops]:
+    """A cache that owes something to a tier that is there again, and the tier."""
+    cache, tier = site.cache()
+    cache.get("key")
+    tier.is_away = True
+    cache.delete("key")
+    tier.is_away = False
+    return cache, tier
+
+
+def test_bug_a_set_does_not_wait_for_what_is_made_up_for(site: Site) -> None:
+    """Nobody could look anything up meanwhile, because it holds the lock of the cache."""
+    cache, tier = away(site)
+    gate = tier.before["delete"] = Gate()
+    site.advance(5)
+    passed(gate.entered)
+    write = partial(cache._guards[0].write, {b"set": None}, None, replaces=True)
+    spawn(write).result(TIMEOUT / 2)
+    gate.opened.set()
+    assert background.wait(TIMEOUT)
+    pass_time(site, 5)
+    assert tier.calls["delete"] == 3
+    assert not cache._guards[0]._is_owing
+
+
+def test_bug_tiers_that_hang_leave_workers_to_others(site: Site) -> None:
+    """Loads for coroutines run there, too; there were as many tiers as workers."""
+    caches = [away(site) for _ in range(background.MAX_WORKERS)]
+    gates = [tier.before.setdefault("mark", Gate()) for _, tier in caches]
+    site.advance(5)
+    passed(gates[0].entered)
+    is_done = threading.Event()
+    background.submit(is_done.set)
+    try:
+        passed(is_done)
+    finally:
+        for gate in gates:
+            gate.opened.set()
+    assert background.wait(TIMEOUT)
+    assert all(tier.calls["mark"] == 1 for _, tier in caches)
+    assert not any(cache._guards[0]._is_owing for cache, _ in caches)
+
+
+def test_bug_a_tier_is_tried_again_after_there_was_no_thread(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system had none left at that moment."""
+    cache, tier = away(site)
+
+    def refuse(_: object) -> None:
+        raise background.NoThread("none left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(background, "submit", refuse)
+        site.advance(5)
+    assert tier.calls["mark"] == 0
+    pass_time(site, 5)
+    assert tier.calls["mark"] == 1
+    assert not cache._guards[0]._is_owing
+
+
+def test_bug_a_tier_that_was_closed_is_not_opened_by_a_timer(site: Site) -> None:
+    """Its folder may be gone for good; whoever uses the cache opens it again."""
+    cache, tier = site.cache()
+    tier.is_away = True
+    for key in range(3):
+        cache.get(key)
+    cache.delete("key")
+    cache.close()
+    calls = tier.calls.copy()
+    pass_time(site, 100)
+    assert tier.calls == calls
+    tier.is_away = False
+    cache.get("key")
+    assert tier.calls["read"] == calls["read"] + 1
+
+
+def test_bug_a_tier_of_which_a_part_fails_does_not_fill_the_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """It was told each time that it failed, and each time that it worked again, although that was true."""
+    cache, tier = site.cache()
+    tier.broken = {"write"}
+    with caplog.at_level(logging.INFO):
+        for number in range(20):
+            cache.set(number, number)
+        assert background.wait(TIMEOUT)
+        assert caplog.text.count("fails") == caplog.text.count("works again") == 1
+        pass_time(site, 60)
+        cache.set("later", 1)
+        assert background.wait(TIMEOUT)
+        assert caplog.text.count("fails") == 2
+
+
+def test_bug_a_remote_tier_is_asked_where_there_is_no_thread_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends, and a coroutine still wants something."""
+    cache, _ = remote(site)
+
+    def refuse(_: object) -> None:
+        raise background.NoThread("none left")
+
+    async def load() -> str:
+        return "value"
+
+    async def main() -> None:
+        await cache.set_async("set", 1)
+        assert await cache.get_async("key", load) == "value"
+        assert await cache.delete_async("set")
+        assert await cache.get_async("set") is None
+
+    monkeypatch.setattr(background, "submit", refuse)
+    run(main())

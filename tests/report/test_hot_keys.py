@@ -73,6 +73,33 @@ def test_caches_of_one_name_are_one() -> None:
     assert "hot twice" not in hot_keys()
 
 
+def test_bug_keys_of_a_cache_that_look_alike_are_not_added() -> None:
+    """Long ones are cut in the middle, where they may differ."""
+    kept = used("hot alike", *(f"select {'a' * 50}{number}{'z' * 50}" for number in range(4)))
+    rows = get_performance_report().caches["hot alike"].hot_keys
+    assert [row.key for row in rows] == ["'select aaaaa...zzzzzzzzzzzzz'"] * 4
+    assert all(row.share < 0.6 for row in rows)
+    assert sum(row.share for row in rows) <= 1
+    del kept
+
+
+@pytest.mark.parametrize("asks", [0, MANY])
+def test_bug_a_cache_may_be_cleared_while_the_report_is_made(monkeypatch: pytest.MonkeyPatch, asks: int) -> None:
+    """Whatever is asked for after that, nothing is divided by zero, and no share is more than all."""
+    made = used("hot cleared", "x")
+
+    def clear(asked: hot.HotKeys) -> int:
+        if asked is made._hot:
+            monkeypatch.undo()
+            made.clear()
+            for _ in range(asks):
+                made.get("y", lambda: 1)
+        return 0  # as it was when the cache was cleared
+
+    monkeypatch.setattr(hot.HotKeys, "requests", property(clear))
+    assert all(row.share <= 1 for row in hot_keys().get("hot cleared", []))
+
+
 def test_a_saved_report_keeps_them() -> None:
     """As objects of their own; a report of an earlier version has none."""
     row = cache("users", hot_keys=[HotKeyRow("'ada'", 41, 0.41)])
