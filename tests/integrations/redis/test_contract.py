@@ -1,0 +1,439 @@
+"""What every tier promises, by one that is a Redis: nothing is found that was invalidated after its value was made."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from otel_perfopt_redis import RedisTier
+
+from otel_perfopt.errors import TierError
+from otel_perfopt.tiers import TierUsage
+from tests.integrations.redis.support import Server, Told, put, record, until, values
+
+NewTier = Callable[..., RedisTier]
+
+
+def test_what_is_written_is_found_by_others(new_tier: NewTier) -> None:
+    """With its dates and tags, by whoever shares the namespace."""
+    tier, other = new_tier(), new_tier()
+    written = record(b"value", "one", "two")
+    tier.write({b"key": written}, tier.mark())
+    tier.flush()
+    (found,) = other.read([b"key", b"another"]).records.values()
+    assert (found.value, found.tags) == (written.value, written.tags)
+    for one, two in zip(found[1:4], written[1:4], strict=True):
+        assert one == pytest.approx(two, abs=1)
+    assert other.read([]).records == {}
+
+
+def test_a_record_that_waits_is_found_by_its_writer(new_tier: NewTier) -> None:
+    """Who reads it has it written first."""
+    tier = new_tier()
+    tier.write({b"key": record()}, tier.mark())
+    assert values(tier, b"key") == {b"key": b"value"}
+
+
+def test_namespaces_are_strangers(new_tier: NewTier, namespace: str) -> None:
+    """Whatever signs they have in them."""
+    names = [namespace, namespace + ":", namespace + "*", namespace + " [a-z]?\\", namespace + "\0\r\n", namespace + "ü🙂"]
+    tiers = [new_tier(namespace=name) for name in names]
+    for number, tier in enumerate(tiers):
+        put(tier, b"key", value=b"%d" % number)
+    for number, tier in enumerate(tiers):
+        assert values(tier, b"key") == {b"key": b"%d" % number}
+        assert tier.usage().entries == 1
+    tiers[2].clear()
+    assert [len(values(tier, b"key")) for tier in tiers] == [1, 1, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("key", [b"", b"key", b"k:load", bytes(range(256)), b"\r\n$1\r\n", b"{tag}", b"x" * 100_000])
+@pytest.mark.parametrize("value", [b"", b"value", bytes(range(256)), b"\0" * 1000], ids=["empty", "short", "any", "zeros"])
+def test_any_bytes(new_tier: NewTier, key: bytes, value: bytes) -> None:
+    """Keys and values are bytes, whatever they are."""
+    tier = new_tier()
+    put(tier, key, value=value)
+    assert values(tier, key, key + b"x") == {key: value}
+    assert tier.delete([key])
+    assert values(tier, key) == {}
+
+
+def test_a_large_value(new_tier: NewTier) -> None:
+    """Of five megabytes."""
+    tier, value = new_tier(), bytes(5 * 2**20)
+    put(tier, b"key", value=value, tags=("tag",))
+    assert values(tier, b"key") == {b"key": value}
+    assert tier.expire([b"key"])
+    assert tier.read([b"key"]).records[b"key"].value == value
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [("",), ("a", "b", "a"), ("ü🙂\0\r\n", "\ud800"), ("t" * 70_000,), tuple(map(str, range(70_000)))],
+    ids=["empty", "twice", "any", "long", "many"],
+)
+def test_any_tags(new_tier: NewTier, tags: tuple[str, ...]) -> None:
+    """Of any text, length and number; each of them invalidates."""
+    tier = new_tier()
+    put(tier, b"key", tags=tags)
+    assert tier.read([b"key"]).records[b"key"].tags == tags
+    tier.invalidate_tag(tags[-1] + "x")
+    assert values(tier, b"key") == {b"key": b"value"}
+    tier.invalidate_tag(tags[-1])
+    assert values(tier, b"key") == {}
+    put(tier, b"key", tags=tags)
+    assert values(tier, b"key") == {b"key": b"value"}
+
+
+def test_what_changes_tell(new_tier: NewTier) -> None:
+    """Whether there was anything fresh; also if it is not written yet, and not if somebody else has deleted it."""
+    tier, other = new_tier(), new_tier()
+    assert (tier.delete([b"key"]), tier.expire([b"key"])) == (False, False)
+    put(tier, b"key", b"another")
+    assert other.delete([b"nothing", b"key"])
+    assert not tier.delete([b"key"])
+    assert other.expire([b"another"])
+    assert not other.expire([b"another"])
+    assert not other.delete([b"another"])
+    tier.write({b"key": record()}, tier.mark())
+    assert tier.delete([b"key"])
+    tier.write({b"key": record()}, tier.mark())
+    assert tier.expire([b"key"])
+    tier.write({b"key": record(fresh=-1)}, tier.mark())
+    assert not tier.delete([b"key"])
+    for change in (tier.clear, lambda: tier.invalidate_tag("tag")):
+        put(tier, b"key", tags=("tag",))
+        change()
+        assert not other.delete([b"key"])
+
+
+def test_what_has_expired_is_stale(new_tier: NewTier) -> None:
+    """It is there, with all that it had, as long as it was to be kept."""
+    tier = new_tier()
+    put(tier, b"key", tags=("tag",))
+    before = tier.read([b"key"]).records[b"key"]
+    tier.expire([b"key"])
+    after = tier.read([b"key"]).records[b"key"]
+    assert after.fresh_until < time.time()
+    assert (after.value, after.tags) == (before.value, before.tags)
+    assert after.kept_until == pytest.approx(before.kept_until, abs=0.5)
+
+
+# between a mark and a write ------------------------------------------------------------------------------------
+
+CHANGES: dict[str, Callable[[RedisTier], object]] = {
+    "delete": lambda tier: tier.delete([b"key"]),
+    "tag": lambda tier: tier.invalidate_tag("tag"),
+    "clear": lambda tier: tier.clear(),
+}
+
+
+@pytest.mark.parametrize("replaces", [False, True], ids=["loaded", "set"])
+@pytest.mark.parametrize("has_old", [False, True], ids=["first", "again"])
+@pytest.mark.parametrize("by", ["itself", "another"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_after_the_mark_wins(new_tier: NewTier, change: str, by: str, has_old: bool, replaces: bool) -> None:
+    """What was made before it is not kept, nor is what was there before."""
+    tier = new_tier()
+    changes = tier if by == "itself" else new_tier()
+    if has_old:
+        put(tier, b"key", value=b"old", tags=("tag",))
+    mark = tier.mark()
+    CHANGES[change](changes)
+    tier.write({b"key": record(b"new", "tag")}, mark, replaces=replaces)
+    tier.flush()
+    assert values(tier, b"key") == {}
+
+
+@pytest.mark.parametrize("replaces", [False, True], ids=["loaded", "set"])
+@pytest.mark.parametrize("by", ["itself", "another"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_after_the_write_wins_too(new_tier: NewTier, change: str, by: str, replaces: bool) -> None:
+    """Whether or not it has waited meanwhile."""
+    tier = new_tier()
+    changes = tier if by == "itself" else new_tier()
+    tier.write({b"key": record(b"new", "tag")}, tier.mark(), replaces=replaces)
+    CHANGES[change](changes)
+    tier.flush()
+    if by == "itself":
+        assert values(tier, b"key") == {}
+    CHANGES[change](changes)
+    assert values(tier, b"key") == {}
+
+
+@pytest.mark.parametrize("by", ["itself", "another"])
+def test_bug_a_tag_of_what_was_set_and_not_kept(new_tier: NewTier, by: str) -> None:
+    """The value before, which has no such tag, was replaced all the same."""
+    tier = new_tier()
+    put(tier, b"key", value=b"old")
+    mark = tier.mark()
+    (tier if by == "itself" else new_tier()).invalidate_tag("tag")
+    tier.write({b"key": record(b"new", "tag")}, mark, replaces=True)
+    tier.flush()
+    assert values(tier, b"key") == {}
+
+
+@pytest.mark.parametrize("replaces", [False, True], ids=["loaded", "set"])
+def test_what_expires_meanwhile_is_kept_as_stale(new_tier: NewTier, replaces: bool) -> None:
+    """The load began before it."""
+    tier, other = new_tier(), new_tier()
+    mark = tier.mark()
+    other.expire([b"key"])
+    tier.write({b"key": record()}, mark, replaces=replaces)
+    tier.flush()
+    assert tier.read([b"key"]).records[b"key"].fresh_until < time.time()
+    put(tier, b"key")
+    assert tier.read([b"key"]).records[b"key"].fresh_until > time.time()
+
+
+def test_what_is_loaded_never_replaces_what_was_set_meanwhile(new_tier: NewTier) -> None:
+    """In Redis, and while both wait."""
+    tier, other = new_tier(), new_tier()
+    mark = tier.mark()
+    put(other, b"key", value=b"set", replaces=True)
+    tier.write({b"key": record(b"loaded")}, mark)
+    tier.flush()
+    assert values(tier, b"key") == {b"key": b"set"}
+    tier.write({b"key": record(b"set again")}, tier.mark(), replaces=True)
+    tier.write({b"key": record(b"loaded")}, tier.mark())
+    assert values(tier, b"key") == {b"key": b"set again"}
+
+
+def test_of_two_that_are_set_the_last_one_stays(new_tier: NewTier) -> None:
+    """As they are written."""
+    tier, other = new_tier(), new_tier()
+    mark = tier.mark()
+    put(other, b"key", value=b"first", replaces=True)
+    tier.write({b"key": record(b"second")}, mark, replaces=True)
+    tier.flush()
+    assert values(other, b"key") == {b"key": b"second"}
+
+
+def test_other_changes_do_not_matter(new_tier: NewTier) -> None:
+    """Those of other keys and tags, however many."""
+    tier, other = new_tier(), new_tier()
+    mark = tier.mark()
+    other.delete([b"%d" % number for number in range(2000)])
+    other.invalidate_tag("other")
+    for replaces in (False, True):
+        tier.write({b"key %d" % replaces: record(b"new", "tag")}, mark, replaces=replaces)
+    tier.flush()
+    assert len(values(tier, b"key 0", b"key 1")) == 2
+
+
+def test_a_short_life_hides_no_deletion(new_tier: NewTier) -> None:
+    """Of two loads the one that began after the deletion is over in a moment; the other one is not kept all the same."""
+    tier = new_tier()
+    early = tier.mark()
+    tier.delete([b"key"])
+    tier.write({b"key": record(b"late", fresh=0.01, kept=0.02)}, tier.mark())
+    tier.flush()
+    until(lambda: not tier._connection.call(("EXISTS", tier._prefix + b"key")))
+    tier.write({b"key": record(b"early")}, early)
+    tier.flush()
+    assert values(tier, b"key") == {}
+
+
+def test_changes_that_are_too_many_to_remember(new_tier: NewTier, server: Server) -> None:
+    """What was made before them is not kept, whether or not it was concerned; what is made later, is."""
+    tier = new_tier()
+    early = tier.mark()
+    tier.delete([b"key"])
+    for start in range(0, 12_000, 3000):
+        tier.delete([b"%d" % number for number in range(start, start + 3000)])
+    late = tier.mark()
+    tier.delete([b"another"])
+    for number, mark in enumerate([early, late]):
+        for key in (b"key", b"fresh %d" % number):
+            tier.write({key: record()}, mark)
+            tier.flush()
+            assert values(tier, key) == ({key: b"value"} if mark is late else {})
+    assert server.admin.zcard(tier._keys[2]) < 11_000
+    assert server.admin.xlen(tier._keys[3]) < 11_000
+
+
+# time ----------------------------------------------------------------------------------------------------------
+
+
+def test_clocks_may_differ(new_tier: NewTier) -> None:
+    """Redis's clock counts; each process has its dates by its own."""
+    slow, fast = new_tier(clock=lambda: time.time() - 10_000), new_tier(clock=lambda: time.time() + 10_000)
+    now = time.time() - 10_000
+    slow.write({b"key": record(now=now, fresh=60, kept=120)}, slow.mark())
+    slow.flush()
+    for _ in range(2):  # by a script, and by a plain command
+        found = fast.read([b"key"]).records[b"key"]
+        assert [at - time.time() - 10_000 for at in found[1:4]] == pytest.approx([0, 60, 120], abs=2)
+
+
+def test_what_is_over_is_gone(new_tier: NewTier, server: Server) -> None:
+    """For all, and out of Redis."""
+    tier = new_tier()
+    put(tier, b"kept")
+    tier.write({b"short": record(fresh=0.02, kept=0.05), b"over": record(fresh=-2, kept=-1)}, tier.mark(), replaces=True)
+    tier.flush()
+    until(lambda: not tier.read([b"short"]).records)
+    assert tier.usage().entries <= 2
+    assert values(tier, b"over", b"short", b"kept") == {b"kept": b"value"}
+
+
+def test_what_is_over_before_it_is_written_replaces_all_the_same(new_tier: NewTier) -> None:
+    """It was set, and the value before it was replaced."""
+    tier = new_tier()
+    put(tier, b"key", value=b"old")
+    tier.write({b"key": record(b"new", kept=-1)}, tier.mark(), replaces=True)
+    tier.flush()
+    assert values(tier, b"key") == {}
+
+
+@pytest.mark.parametrize("end", [float("inf"), 1e300, 1e12])
+def test_what_never_ends_is_kept_for_a_while(new_tier: NewTier, server: Server, end: float) -> None:
+    """As long as `max_ttl` says, which is not more than Redis can count."""
+    for max_ttl in ("10s", "36500d"):
+        tier = new_tier(max_ttl=max_ttl)
+        tier.write({b"key": record(fresh=end, kept=end)}, tier.mark())
+        assert values(tier, b"key") == {b"key": b"value"}
+        left = server.admin.ttl(tier._prefix + b"key")
+        assert 0 < left <= (10 if max_ttl == "10s" else 36_500 * 86_400)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("-inf"), -1e300])
+def test_dates_that_are_none(new_tier: NewTier, odd: float) -> None:
+    """They spoil nothing."""
+    tier = new_tier()
+    now = time.time()
+    for number in range(1, 4):
+        dates = [now, now + 60, now + 120]
+        dates[number - 1] = odd
+        tier.write(
+            {b"odd %d" % number: record()._replace(created=dates[0], fresh_until=dates[1], kept_until=dates[2])}, tier.mark()
+        )
+        with suppress(TierError):
+            tier.flush()
+    put(tier, b"key")
+    assert values(tier, b"key") == {b"key": b"value"}
+    assert tier.delete([b"odd 1", b"odd 2", b"odd 3"]) in (True, False)
+
+
+# what it costs -------------------------------------------------------------------------------------------------
+
+
+def test_one_command_for_one_key_or_many(new_tier: NewTier, server: Server) -> None:
+    """Whether a script or a plain command asks."""
+    tier = new_tier()
+    keys = [b"%d" % number for number in range(500)]
+    put(tier, *keys)
+    for some in ([b"0"], keys):
+        with server.counted() as calls:
+            assert len(tier.read(some).records) == len(some)
+        assert (calls.get("mget", 0) + calls.get("evalsha", 0), set(calls) - {"get", "hget", "time"}) in (
+            (1, {"mget"}),
+            (1, {"evalsha"}),
+        )
+        assert "mget" in calls, "it was asked a moment ago"
+
+
+def test_a_tag_that_was_invalidated_costs_no_command_more(new_tier: NewTier, server: Server) -> None:
+    """But for once."""
+    tier = new_tier()
+    put(tier, b"key", tags=("tag",))
+    tier.invalidate_tag("other")
+    assert values(tier, b"key") == {b"key": b"value"}
+    with server.counted() as calls:
+        tier.read([b"key"])
+    assert (calls.get("mget", 0), calls.get("evalsha", 0)) == (0, 1)
+
+
+def test_many_records_are_written_in_few_round_trips(new_tier: NewTier, server: Server) -> None:
+    """And all of them."""
+    tier = new_tier()
+    mark = tier.mark()
+    packets = server.admin.info("stats")["total_reads_processed"]
+    tier.write({b"%d" % number: record() for number in range(1000)}, mark)
+    tier.flush()
+    assert server.admin.info("stats")["total_reads_processed"] - packets < 100
+    assert len(tier.read([b"%d" % number for number in range(1000)]).records) == 1000
+
+
+# the rest ------------------------------------------------------------------------------------------------------
+
+
+def test_figures_add_up(new_tier: NewTier) -> None:
+    """Those of all processes."""
+    tier, other = new_tier(), new_tier()
+    assert tier.add_counts({}) == {}
+    tier.add_counts({"hits": 3, "misses": 1})
+    assert other.add_counts({"hits": 2}) == {"hits": 5, "misses": 1}
+    tier.clear()
+    assert tier.add_counts({}) == {"hits": 5, "misses": 1}
+
+
+def test_usage_counts_records_only(new_tier: NewTier) -> None:
+    """Neither what is deleted, nor what belongs to the tier, nor locks."""
+    tier = new_tier(single_flight="10s")
+    assert tier.usage() == TierUsage(0, 0, None)
+    put(tier, b"a", b"b", value=b"x" * 1000)
+    tier.read([b"locked"])
+    tier.delete([b"a"])
+    tier.invalidate_tag("tag")
+    used = tier.usage()
+    assert used.entries == 1
+    assert 1000 < used.size < 1100
+    assert used.max_size is None
+
+
+def test_close_and_go_on(new_tier: NewTier, server: Server) -> None:
+    """What waits is written, connections are closed, and the next call makes new ones."""
+    tier, other = new_tier(), new_tier()
+    tier.write({b"key": record()}, tier.mark())
+    tier.close()
+    assert values(other, b"key") == {b"key": b"value"}
+    tier.close()
+    assert values(tier, b"key") == {b"key": b"value"}
+    put(tier, b"key", value=b"new", replaces=True)
+    assert values(other, b"key") == {b"key": b"new"}
+
+
+def test_close_closes_connections(new_tier: NewTier, server: Server) -> None:
+    """All that the tier has made; the server sees it."""
+    before = len(server.admin.client_list())
+    tier = new_tier()
+    Told(tier)
+    put(tier, b"key")
+    assert len(server.admin.client_list()) >= before + 2
+    tier.close()
+    until(lambda: len(server.admin.client_list()) <= before)
+
+
+def test_garbage_in_redis_is_a_miss(new_tier: NewTier, server: Server) -> None:
+    """Whoever has put it there: nothing is found, everything else works, and it can be overwritten and deleted."""
+    tier = new_tier()
+    put(tier, b"good")
+    for garbage in (b"", b"x", b"x" * 40, b"x" * 44, b"\xff" * 1000):
+        server.admin.set(tier._prefix + b"key", garbage)
+        assert values(tier, b"good", b"key") == {b"good": b"value"}
+        assert not tier.delete([b"key"])
+        server.admin.set(tier._prefix + b"key", garbage)
+        assert not tier.expire([b"key"])
+        server.admin.set(tier._prefix + b"key", garbage)
+        put(tier, b"key")
+        assert values(tier, b"key") == {b"key": b"value"}
+
+
+def test_keys_are_versioned_and_in_one_slot(new_tier: NewTier, server: Server, namespace: str) -> None:
+    """Every key that the tier makes begins alike, with the hash tag of a cluster."""
+    tier = new_tier(single_flight="10s")
+    before = set(server.admin.keys())
+    put(tier, b"{other}")
+    tier.read([b"{locked}"])
+    tier.invalidate_tag("tag")
+    tier.delete([b"key"])
+    tier.add_counts({"hits": 1})
+    made = set(server.admin.keys()) - before
+    assert len(made) >= 5
+    assert all(key.startswith(f"perfopt:1:{{{namespace}}}:".encode()) for key in made)
+
+
+def test_repr(new_tier: NewTier, namespace: str) -> None:
+    """It says which one it is."""
+    assert repr(new_tier()) == f"<RedisTier '{namespace}'>"
