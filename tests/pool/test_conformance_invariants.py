@@ -86,10 +86,11 @@ def test_i02_everything_is_returned_or_destroyed_once(world: World) -> None:
     futures = [world.start(use if isinstance(world, ThreadWorld) else use_async) for _ in range(4)]
     world.until(lambda: all(future.done() for future in futures))
     assert [future.exception() for future in futures] == [None] * 4
+    # A worker may still be about one that takes the place of a destroyed one.
+    world.until(lambda: (stats := pool.stats()).available == stats.total_created - sum(stats.destroyed.values()))
     stats = pool.stats()
     world.until(lambda: sum(thing.ends for thing in world.things) == stats.destroyed["requested"])
-    assert stats.total_created == len(world.things)
-    assert (stats.in_use, stats.available) == (0, stats.total_created - sum(stats.destroyed.values()))
+    assert (stats.in_use, stats.total_created) == (0, len(world.things))
 
 
 @pytest.mark.parametrize("state", ["queued", "creating", "validating"])

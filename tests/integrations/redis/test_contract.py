@@ -194,8 +194,9 @@ def test_what_is_loaded_never_replaces_what_was_set_meanwhile(new_tier: NewTier)
     tier.write({b"key": record(b"loaded")}, mark)
     tier.flush()
     assert values(tier, b"key") == {b"key": b"set"}
-    tier.write({b"key": record(b"set again")}, tier.mark(), replaces=True)
-    tier.write({b"key": record(b"loaded")}, tier.mark())
+    mark = tier.mark()
+    tier.write({b"key": record(b"set again")}, mark, replaces=True)
+    tier.write({b"key": record(b"loaded")}, mark)
     assert values(tier, b"key") == {b"key": b"set again"}
 
 
