@@ -89,9 +89,8 @@ class Writer:
 
     def withdraw(self, keys: Iterable[bytes]) -> Sequence[Record]:
         """Do not write records that were deleted, and return them."""
-        with self._lock:
-            items = {key: self._waiting[key] for key in keys if key in self._waiting}
-            self._take_out(items)
+        items = {key: item for key in keys if (item := self._waiting.get(key)) is not None}
+        self._take_out(items)
         return [item.record for item in items.values()]
 
     def flush(self) -> None:

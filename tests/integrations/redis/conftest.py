@@ -11,7 +11,8 @@ pytest.importorskip("redis", reason="needs redis-py: pip install 'otel-perfopt[r
 
 from otel_perfopt_redis import RedisTier
 
-from tests.integrations.redis.support import PATIENT, PROGRAM, Server, Wire
+from otel_perfopt import Cache
+from tests.integrations.redis.support import PATIENT, PROGRAM, Calls, Server, Wire
 
 
 @pytest.hookimpl(wrapper=True)
@@ -80,3 +81,21 @@ def new_tier(request: pytest.FixtureRequest, namespace: str) -> Iterator[Callabl
             tier.close()
         except Exception:  # the server may be gone
             pass
+
+
+@pytest.fixture
+def new_cache(new_tier: Callable[..., RedisTier]) -> Callable[..., Any]:
+    """Makes caches of one namespace; each is as good as another process."""
+
+    def new(at: Server | Wire | None = None, *, timeout: float | None = None, single_flight: Any = None, **options: Any) -> Any:
+        given = {} if timeout is None else {"timeout": timeout}
+        tier = new_tier(at, single_flight=single_flight, **given)
+        return Cache("redis", **{"tiers": [tier], "ttl": None, **options})
+
+    return new
+
+
+@pytest.fixture(params=["sync", "async"])
+def do(request: pytest.FixtureRequest) -> Calls:
+    """Calls of either kind."""
+    return Calls(request.param)

@@ -16,6 +16,7 @@ from otel_perfopt_redis import RedisTier
 from redis import Redis
 
 from otel_perfopt.tiers import Change, Record
+from tests.cache.support import run
 
 TIMEOUT = 20.0
 """Seconds after which a wait has failed; nothing that succeeds comes near it."""
@@ -243,3 +244,32 @@ class Told:
     def _has(self, changes: tuple[Change, ...]) -> bool:
         told = iter(list(self.changes))
         return all(change in told for change in changes)
+
+
+class Calls:
+    """Calls methods of caches, or their twins on a loop.
+
+    Args:
+        kind: which.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.is_async = kind == "async"
+
+    def __call__(self, cache: Any, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method."""
+        if self.is_async:
+            return run(getattr(cache, f"{method}_async")(*args, **options))
+        return getattr(cache, method)(*args, **options)
+
+    def loader(self, load: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what loads with a function."""
+
+        async def load_async(*args: Any) -> Any:
+            return load(*args)
+
+        return load_async if self.is_async else load
+
+    def loading(self, value: Any) -> Callable[..., Any]:
+        """Return what loads a value."""
+        return self.loader(lambda *_: value)

@@ -7,62 +7,14 @@ from typing import Any
 import pytest
 from otel_perfopt_redis import RedisTier
 
-from otel_perfopt import Cache, cached, entry_options
-from otel_perfopt.telemetry import background
+from otel_perfopt import cached, entry_options
 from otel_perfopt.testing import capture
 from tests.cache.support import run, spawn
-from tests.integrations.redis.support import TIMEOUT, Server, Wire, until
+from tests.integrations.redis.support import TIMEOUT, Calls, Server, Wire, until
 from tests.tiers.sqlite_support import finished, process
 
 NewTier = Callable[..., RedisTier]
 NewCache = Callable[..., Any]
-
-
-@pytest.fixture
-def new_cache(new_tier: NewTier) -> NewCache:
-    """Makes caches of one namespace; each is as good as another process."""
-
-    def new(at: Server | Wire | None = None, *, timeout: float | None = None, single_flight: Any = None, **options: Any) -> Any:
-        given = {} if timeout is None else {"timeout": timeout}
-        tier = new_tier(at, single_flight=single_flight, **given)
-        return Cache("redis", **{"tiers": [tier], "ttl": None, **options})
-
-    return new
-
-
-class Calls:
-    """Calls methods of caches, or their twins on a loop.
-
-    Args:
-        kind: which.
-    """
-
-    def __init__(self, kind: str) -> None:
-        self.is_async = kind == "async"
-
-    def __call__(self, cache: Any, method: str, *args: Any, **options: Any) -> Any:
-        """Call a method."""
-        if self.is_async:
-            return run(getattr(cache, f"{method}_async")(*args, **options))
-        return getattr(cache, method)(*args, **options)
-
-    def loader(self, load: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what loads with a function."""
-
-        async def load_async(*args: Any) -> Any:
-            return load(*args)
-
-        return load_async if self.is_async else load
-
-    def loading(self, value: Any) -> Callable[..., Any]:
-        """Return what loads a value."""
-        return self.loader(lambda *_: value)
-
-
-@pytest.fixture(params=["sync", "async"])
-def do(request: pytest.FixtureRequest) -> Calls:
-    """Calls of either kind."""
-    return Calls(request.param)
 
 
 def shared(one: Any, *others: Any, **values: Any) -> None:
@@ -213,6 +165,7 @@ def test_figures_of_all_processes(new_cache: NewCache) -> None:
 # loops ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_loop_goes_on_while_redis_does_not_answer(new_cache: NewCache, wire: Wire) -> None:
     """Whatever is asked of the cache there: other tasks run meanwhile."""
     cache = new_cache(wire, timeout=0.2)
@@ -250,6 +203,7 @@ def test_a_loop_goes_on_while_redis_does_not_answer(new_cache: NewCache, wire: W
     assert all(count > 20 for count in ticks[:-1]), f"the loop stood still: {ticks}"
 
 
+@pytest.mark.slow
 def test_bug_a_loop_goes_on_while_owed_changes_are_made_up_for(new_cache: NewCache, wire: Wire) -> None:
     """Somebody waits for Redis then, and others note what they owe meanwhile, with the lock of the cache, which a loop needs."""
     cache = new_cache(wire, timeout=1.0)
@@ -303,47 +257,6 @@ def test_memory_hits_ask_nobody(new_cache: NewCache, server: Server, do: Calls) 
         for _ in range(20):
             assert do(cache, "get", "key") == "value"
     assert calls.get("mget", 0) + calls.get("evalsha", 0) < 10, "the listener asks now and then whether everything is there"
-
-
-# one load for all ----------------------------------------------------------------------------------------------
-
-
-def test_one_load_for_all(new_cache: NewCache, do: Calls) -> None:
-    """The others wait for its value, wherever they are."""
-    caches = [new_cache(single_flight="10m") for _ in range(4)]
-    loads: list[int] = []
-
-    def load(number: int) -> str:
-        loads.append(number)
-        return "value"
-
-    futures = [spawn(cache.get, "key", lambda number=number: load(number)) for number, cache in enumerate(caches)]
-    assert [future.result(TIMEOUT) for future in futures] == ["value"] * 4
-    assert len(loads) == 1
-
-
-@pytest.mark.parametrize("how", ["fails", "is not kept", "is asked without a loader", "cannot be encoded"])
-def test_one_who_does_not_load_keeps_nobody_waiting(new_cache: NewCache, do: Calls, how: str) -> None:
-    """The next one loads at once."""
-    one, other = (new_cache(single_flight="10m", unencodable="memory") for _ in range(2))
-    other.get("warm")
-
-    def load() -> Any:
-        if how == "fails":
-            raise ConnectionError
-        if how == "is not kept":
-            one.delete("key")
-        return object()
-
-    if how == "is asked without a loader":
-        assert do(one, "get", "key") is None
-    else:
-        try:
-            do(one, "get", "key", do.loader(load))
-        except ConnectionError:
-            pass
-    assert background.wait(TIMEOUT)
-    assert spawn(do, other, "get", "key", do.loading("value")).result(TIMEOUT) == "value"
 
 
 # processes -----------------------------------------------------------------------------------------------------

@@ -189,6 +189,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterato
     node.kill()
 
 
+@pytest.mark.slow
 def test_a_cluster(new_tier: NewTier, cluster: Server) -> None:
     """Everything works; all keys of a namespace are in one slot."""
     clients = [RedisCluster(host="127.0.0.1", port=cluster.port, socket_timeout=TIMEOUT) for _ in range(2)]
@@ -208,6 +209,7 @@ def test_a_cluster(new_tier: NewTier, cluster: Server) -> None:
         client.close()
 
 
+@pytest.mark.slow
 def test_a_node_of_a_cluster_by_its_url(new_tier: NewTier, cluster: Server) -> None:
     """That works as long as the node has the slot."""
     check(new_tier(cluster), new_tier(cluster))

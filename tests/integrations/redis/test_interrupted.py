@@ -56,6 +56,7 @@ def _whole_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interruptions, "LIBRARY", folder)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_whole_library")
 @pytest.mark.parametrize("is_new", [False, True], ids=["", "with a new connection"])
 @pytest.mark.parametrize("step", STEPS)

@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from otel_perfopt_redis import RedisTier
 
+from otel_perfopt.telemetry import background
 from tests.cache.support import spawn
-from tests.integrations.redis.support import TIMEOUT, Server, put, record, until, values
+from tests.integrations.redis.support import TIMEOUT, Calls, Server, put, record, until, values
 
 NewTier = Callable[..., RedisTier]
+NewCache = Callable[..., Any]
 LONG = "10m"
 """Nobody waits so long; a test that has to fails."""
 
@@ -142,3 +145,44 @@ def test_changes_while_one_loads(new_tier: NewTier, own_server: Server, change: 
     leader.write({b"key": record()}, mark)
     leader.flush()
     assert waiting.result(TIMEOUT).records == {}
+
+
+# caches ----------------------------------------------------------------------------------------------
+
+
+def test_one_load_for_all(new_cache: NewCache, do: Calls) -> None:
+    """The others wait for its value, wherever they are."""
+    caches = [new_cache(single_flight="10m") for _ in range(4)]
+    loads: list[int] = []
+
+    def load(number: int) -> str:
+        loads.append(number)
+        return "value"
+
+    futures = [spawn(cache.get, "key", lambda number=number: load(number)) for number, cache in enumerate(caches)]
+    assert [future.result(TIMEOUT) for future in futures] == ["value"] * 4
+    assert len(loads) == 1
+
+
+@pytest.mark.parametrize("how", ["fails", "is not kept", "is asked without a loader", "cannot be encoded"])
+def test_one_who_does_not_load_keeps_nobody_waiting(new_cache: NewCache, do: Calls, how: str) -> None:
+    """The next one loads at once."""
+    one, other = (new_cache(single_flight="10m", unencodable="memory") for _ in range(2))
+    other.get("warm")
+
+    def load() -> Any:
+        if how == "fails":
+            raise ConnectionError
+        if how == "is not kept":
+            one.delete("key")
+        return object()
+
+    if how == "is asked without a loader":
+        assert do(one, "get", "key") is None
+    else:
+        try:
+            do(one, "get", "key", do.loader(load))
+        except ConnectionError:
+            pass
+    assert background.wait(TIMEOUT)
+    assert spawn(do, other, "get", "key", do.loading("value")).result(TIMEOUT) == "value"

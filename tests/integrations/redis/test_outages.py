@@ -147,6 +147,7 @@ def load(value: Any) -> Callable[[], Any]:
     return lambda: value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_an_outage(site: Site, outage: str) -> None:
     """All calls work meanwhile, and nothing older is served afterwards, by nobody."""
@@ -194,6 +195,7 @@ def test_an_outage(site: Site, outage: str) -> None:
     until(lambda: cache.get("again") is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_the_same_on_a_loop(site: Site, outage: str) -> None:
     """With the twins of these calls."""
@@ -269,6 +271,7 @@ def test_a_load_that_an_outage_overtakes(site: Site) -> None:
     assert site.other.get("raced") is None
 
 
+@pytest.mark.slow
 def test_a_cache_that_begins_during_an_outage(site: Site) -> None:
     """What it has loaded before it could listen is dropped when it can."""
     with OUTAGES["closed"](site):
