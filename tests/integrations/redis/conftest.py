@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("redis", reason="needs redis-py: pip install 'otel-perfopt[redis]'")
-
 from otel_perfopt_redis import RedisTier
 
 from otel_perfopt import Cache
