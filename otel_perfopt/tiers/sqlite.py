@@ -81,7 +81,12 @@ class SQLiteTier(Tier):
         gitignore: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.path = Path(path).absolute()
+        try:
+            self.path = Path(path).absolute()
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"path={str(path)!r} is relative to the current folder, which is gone; give another one"
+            ) from None
         self.max_bytes = _checked_bytes(max_bytes)
         self._clock = clock
         try:

@@ -596,3 +596,14 @@ def test_user_code_runs_without_locks(tier: SQLiteTier, path: Path, clock: Manua
     let_write(clock, 1)
     assert seen == [(True, {})]
     other.close()
+
+
+def test_the_current_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a deployment that replaced it: a relative path means nothing then."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigurationError, match=r"'cache\.db' is relative"):
+        SQLiteTier("cache.db")
+    monkeypatch.chdir(tmp_path)
+    SQLiteTier("cache.db").close()
