@@ -140,10 +140,6 @@ def dogpile(turn: Turn) -> Slice:
     return asking(region.get, list(entries))
 
 
-def client(turn: Turn) -> Slice:
-    return asking_client(100)(turn)
-
-
 def asking_async(make: Callable[[dict[str, bytes]], Awaitable[Callable[[str], Awaitable[Any]]]]) -> Build:
     def build(turn: Turn) -> Slice:
         loop = asyncio.new_event_loop()
@@ -224,7 +220,7 @@ BENCHMARKS = (
         "a cache in Redis: get what is not in memory",
         (
             Contestant("otel_perfopt", ours, OURS),
-            Contestant("redis-py", client, PEER),
+            Contestant("redis-py", asking_client(100), PEER),
             Contestant("dogpile.cache", dogpile, "dogpile.cache"),
         ),
     ),

@@ -42,6 +42,8 @@ class Reader:
     def read(self, keys: Sequence[bytes]) -> Found:
         """Return the records of some keys; later, if other processes load what is missing, and it is not asked for more."""
         found, elsewhere = self._read(keys)
+        if not elsewhere:
+            return found
         end = time.monotonic() + max(elsewhere.values(), default=0.0)
         pause, most = _LOOK_AGAIN
         records = dict(found.records)

@@ -188,9 +188,9 @@ class RedisTier(Tier):
     def usage(self) -> TierUsage:
         """Return how much is in it; walks over all keys of the database, for people and not for every request."""
         pattern = self._prefix.decode().translate(_GLOB) + "*"
-        keys = self._connection.run(lambda: set(self._connection.client.scan_iter(match=pattern, count=1000)))
+        keys = list(self._connection.run(lambda: set(self._connection.client.scan_iter(match=pattern, count=1000))))
         entries = size = 0
-        for some in (list(keys)[start : start + 1000] for start in range(0, len(keys), 1000)):
+        for some in (keys[start : start + 1000] for start in range(0, len(keys), 1000)):
             lengths = [length for length in self._connection.call_all([("STRLEN", key) for key in some]) if length]
             entries += len(lengths)
             size += sum(lengths)

@@ -55,7 +55,7 @@ class Behind:
         """Watch for what others invalidate; to be called before anything is kept in memory."""
         if self.is_remote and running_loop() is not None:
             event = "a synchronous call waits for a tier and blocks the event loop; use its twin, such as get_async"
-            self._mention_once(event)
+            self._warn(event)
         for guard in self.guards:
             guard.begin()
 
@@ -147,7 +147,7 @@ class Behind:
             return Copy(self._codec.decode(record.value), record, place)
         except Undecodable as error:
             if error.reason in ("signature", "damaged"):
-                self._warn(f"records of a tier cannot be used ({error.reason}), and count as missing", error)
+                self._warn(f"records of a tier cannot be used ({error.reason}), and count as missing", error=error)
             return None
 
     def _known(self, key: Hashable) -> bytes | None:
@@ -159,13 +159,10 @@ class Behind:
     def _refuse(self, error: Unencodable) -> None:
         if self._raises:
             raise error
-        self._warn("something cannot be encoded, and is kept in memory only", error)
+        self._warn("something cannot be encoded, and is kept in memory only", error=error)
 
-    def _warn(self, event: str, error: Exception) -> None:
+    def _warn(self, event: str, **facts: object) -> None:
         """Warn once of each kind of trouble."""
-        self._mention_once(event, error=error)
-
-    def _mention_once(self, event: str, **facts: object) -> None:
         if event not in self._has_warned:
             self._has_warned.add(event)
             mention("warning", event, cache=self._cache, **facts)
