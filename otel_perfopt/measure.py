@@ -143,10 +143,12 @@ class _Meter:
         self._span = span
         self._track_memory = track_memory
         self._attributes = {names.OPERATION_NAME: operation.name}
+        success = operation.success
+        self._record = success.record_here if span else success.record
 
     def wrap_function(self) -> Callable[..., Any]:
         """Return the wrapper for a plain function."""
-        record, fail, around = self._operation.success.record, self._fail, self._around
+        record, fail, around = self._record, self._fail, self._around
 
         def measure(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
             start = _clock()
@@ -166,7 +168,7 @@ class _Meter:
 
     def wrap_coroutine(self) -> Callable[..., Any]:
         """Return the wrapper for a coroutine function."""
-        record, fail, around = self._operation.success.record, self._fail, self._around
+        record, fail, around = self._record, self._fail, self._around
 
         async def measure(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
             start = _clock()
@@ -238,7 +240,7 @@ class _Meter:
             raise
 
     def _fail(self, seconds: float, error: BaseException) -> None:
-        self._operation.failure(names.error_type(error)).record(seconds)
+        self._operation.failure(names.error_type(error)).record_here(seconds)
 
     @contextmanager
     def _tracked(self) -> Iterator[None]:

@@ -309,7 +309,7 @@ class BasePool(Housekeeping, Generic[R]):
                 self._note(grip, now, holder, frame)
         if slot is None:
             raise self._timed_out(now - start, holder) if waiter.error is None else waiter.error
-        self._wait_time.record(now - start)
+        self._wait_time.record_here(now - start)
         if not waiter.is_fresh:
             slot.origin = None  # only the first lease waited for the creation
         return slot

@@ -140,13 +140,18 @@ def _replay_all(histograms: dict[Metric, Histogram], deadline: float) -> None:
     for position, (metric, latency) in enumerate((*series[first:], *series[:first]), first):
         histogram = histograms[metric]
         for value in latency.replay():
-            histogram.record(value, latency.attributes, context)
+            about = latency.example(value)
+            histogram.record(value, latency.attributes, context if about is None else _context_of(about))
             sent += 1
             if sent % 64 == 0:
                 time.sleep(0)  # lets other threads run: a long replay would hold them up for whole switch intervals
                 if time.monotonic() > min(deadline, _end):
                     _replay_from = (position + 1) % len(series)  # so that no busy series starves the others
                     return
+
+
+def _context_of(span: trace.SpanContext) -> Context:
+    return trace.set_span_in_context(trace.NonRecordingSpan(span), Context())
 
 
 def counting_since() -> int:

@@ -6,12 +6,17 @@ alternatives (a recording SDK histogram, a bounded queue, a locked cell) are in 
 
 import threading
 from collections.abc import Iterator
+from math import frexp
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanContext
 
 from otel_perfopt._core.cells import Histogram
 
 __all__ = ("Latency",)
 
 BUFFER = 64
+CLOSE = 0.012  # a replayed duration is off by at most the width of a bucket
 
 
 class Latency:
@@ -27,7 +32,19 @@ class Latency:
         zeros: how many took no time at all; whoever has such a duration may add 1 instead of recording it.
     """
 
-    __slots__ = ("_fresh", "_is_folding", "_lock", "_replay", "_replayed", "_zeros", "attributes", "pending", "size", "zeros")
+    __slots__ = (
+        "_examples",
+        "_fresh",
+        "_is_folding",
+        "_lock",
+        "_replay",
+        "_replayed",
+        "_zeros",
+        "attributes",
+        "pending",
+        "size",
+        "zeros",
+    )
 
     def __init__(self, attributes: dict[str, str], size: int = BUFFER) -> None:
         self.attributes = attributes
@@ -38,6 +55,7 @@ class Latency:
         """Forget everything and take a new lock; for a forked child."""
         self.pending: list[float] = []
         self.zeros = self._zeros = 0
+        self._examples: dict[int, tuple[float, SpanContext]] = {}
         # Reentrant, because a collection of garbage inside a fold may run code that records or reads.
         self._lock = threading.RLock()
         self._is_folding = False
@@ -51,6 +69,26 @@ class Latency:
         pending.append(seconds)
         if len(pending) >= self.size:
             self.fold()
+
+    def record_in(self, seconds: float, span: Span) -> None:
+        """Note one duration, and as an exemplar the span that shows what took so long, if that is sampled."""
+        about = span.get_span_context()
+        if about.is_valid and about.trace_flags.sampled:
+            self._examples[_octave(seconds)] = seconds, about  # the last one of each octave
+        self.record(seconds)
+
+    def record_here(self, seconds: float) -> None:
+        """Note one duration that was measured in the current span."""
+        self.record_in(seconds, trace.get_current_span())
+
+    def example(self, seconds: float) -> SpanContext | None:
+        """Return the span in which a duration like this replayed one was measured; each is returned once."""
+        octave = _octave(seconds)
+        measured, about = self._examples.get(octave, _NONE)
+        if about is None or abs(measured - seconds) > CLOSE * seconds:
+            return None
+        self._examples.pop(octave, None)
+        return about
 
     def fold(self) -> None:
         """Fold what is pending, unless somebody is at it."""
@@ -109,6 +147,11 @@ class Latency:
 
 
 _NOTHING = Histogram()
+_NONE: tuple[float, None] = 0.0, None
+
+
+def _octave(seconds: float) -> int:
+    return frexp(seconds)[1]
 
 
 def _copy(histogram: Histogram) -> Histogram:

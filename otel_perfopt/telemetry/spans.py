@@ -99,7 +99,7 @@ class Timed(Traced, ABC):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         seconds = time.perf_counter() - self._begin
         super().__exit__(kind, error, traceback)
-        self.latency(error).record(seconds)
+        self.latency(error).record_in(seconds, self.span)
 
     @abstractmethod
     def latency(self, error: BaseException | None) -> Latency:
