@@ -53,14 +53,15 @@ SERVICE = """
     found = {}
     for resource in reader.get_metrics_data().resource_metrics:
         for scope in resource.scope_metrics:
-            for metric in scope.metrics:
+            for metric in scope.metrics if scope.scope.name == "otel_perfopt" else ():
                 for point in metric.data.data_points:
                     for exemplar in point.exemplars:
                         assert point.min <= exemplar.value <= point.max
                         found.setdefault(metric.name, []).append((exemplar.trace_id, exemplar.span_id))
     again = [
         exemplar
-        for resource in reader.get_metrics_data().resource_metrics for scope in resource.scope_metrics
+        for resource in reader.get_metrics_data().resource_metrics
+        for scope in resource.scope_metrics if scope.scope.name == "otel_perfopt"
         for metric in scope.metrics for point in metric.data.data_points for exemplar in point.exemplars
     ]
     names = {(span.context.trace_id, span.context.span_id): span.name for span in spans.get_finished_spans()}

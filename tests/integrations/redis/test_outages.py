@@ -132,11 +132,17 @@ def site(new_tier: NewTier, own_server: Server) -> Iterator[Site]:
     wire = Wire(own_server.port)
     site = Site(new_tier, own_server, wire)
     keys = ["kept", "deleted", "set", "tagged", "expired", "by another", "set by another", "tagged by another"]
-    for key in keys:
-        tag = {"tagged": ["tag"], "tagged by another": ["another tag"]}.get(key, [])
-        site.cache.set(key, f"old {key}", tags=tag)
-    site.cache.flush()
-    assert site.other.get_many(keys) == {key: f"old {key}" for key in keys}
+    old = {key: f"old {key}" for key in keys}
+
+    def are_there() -> bool:
+        for key, value in old.items():
+            tag = {"tagged": ["tag"], "tagged by another": ["another tag"]}.get(key, [])
+            site.cache.set(key, value, tags=tag)
+        site.cache.flush()
+        # On a machine that stands still for as long as the tier waits, the outage has been before it begins.
+        return site.is_back and site.cache.get_many(keys) == site.other.get_many(keys) == old
+
+    until(are_there)
     yield site
     site.server.resume() if site.server._process else None
     wire.close()
