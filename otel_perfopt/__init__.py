@@ -45,6 +45,7 @@ if _typing.TYPE_CHECKING:
     from otel_perfopt.telemetry.bus import EventBus
     from otel_perfopt.telemetry.configure import configure, shutdown
     from otel_perfopt.telemetry.pools import observed_pool
+    from otel_perfopt.telemetry.structured_logs import LogOptions
 
 __all__ = (
     "AsyncBatchProcessor",
@@ -69,6 +70,7 @@ __all__ = (
     "LoadCancelled",
     "LoadError",
     "LoadTimeout",
+    "LogOptions",
     "MissingExtra",
     "PerfOptError",
     "PerformanceReport",
@@ -117,6 +119,7 @@ _LAZY = {
     "BatchProcessor": "otel_perfopt.batch",
     "BatchStats": "otel_perfopt.batch",
     "EventBus": "otel_perfopt.telemetry.bus",
+    "LogOptions": "otel_perfopt.telemetry.structured_logs",
     "PerformanceReport": "otel_perfopt.report",
     "PoolStats": "otel_perfopt.pool",
     "ResourcePool": "otel_perfopt.pool",

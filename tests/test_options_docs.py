@@ -17,6 +17,7 @@ from otel_perfopt import (
     AsyncResourcePool,
     BatchProcessor,
     Cache,
+    LogOptions,
     ResourcePool,
     cached,
     measure_performance,
@@ -34,6 +35,7 @@ TABLES: dict[tuple[str, str], Callable[..., Any]] = {
     ("measuring.md", "Options"): measure_performance,
     ("measuring.md", "Measured elsewhere"): record_performance_metric,
     ("testing.md", "Faults"): Faults,
+    ("logs.md", "Options"): LogOptions,
 }
 
 Options = list[tuple[str, Any]]

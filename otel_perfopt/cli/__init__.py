@@ -6,6 +6,7 @@ served as it is, 130 after Ctrl-C, SIGTERM or a closed terminal, 141 when the re
 
 import argparse
 import atexit
+import logging
 import os
 import signal
 import sys
@@ -16,10 +17,11 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from types import FrameType
 
-from otel_perfopt.cli.demo import run_demo
-from otel_perfopt.cli.export import exporting
+from otel_perfopt.cli.demo import no_bar, progress_bar, run_demo
+from otel_perfopt.cli.export import exporting, say
 from otel_perfopt.cli.report import add_report_command, check_page, run_report
 from otel_perfopt.errors import ConfigurationError, MissingExtra
+from otel_perfopt.telemetry.structured_logs.options import PRESETS
 
 __all__ = ("main",)
 
@@ -36,14 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # file names may hold what the terminal's encoding does not
             stream.reconfigure(errors="backslashreplace")
+    parser = _parser()
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 2
+    has_logs = getattr(options, "logs", None) is not None
     try:
         with _stoppable():
-            return _run(argv)
+            return _run(parser, options)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        say("interrupted", as_record=has_logs, level=logging.WARNING)
         return 130
     except (ConfigurationError, MissingExtra) as error:
-        sys.stderr.write(f"otel-perfopt: {error}\n")
+        say(f"otel-perfopt: {error}", as_record=has_logs, level=logging.ERROR)
         return 2
     except BrokenPipeError:
         # The interpreter flushes once more at exit, and would complain.
@@ -51,12 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    parser = _parser()
-    try:
-        options = parser.parse_args(argv)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2
@@ -65,8 +68,14 @@ def _run(argv: Sequence[str] | None) -> int:
     else:
         if options.html is not None:
             check_page(options.html)
-        with exporting(options.otlp):
-            code = run_demo(options.repo, requests=options.requests, seed=options.seed, html=options.html)
+        with exporting(options.otlp, options.logs):
+            code = run_demo(
+                options.repo,
+                requests=options.requests,
+                seed=options.seed,
+                html=options.html,
+                bar=progress_bar if options.logs is None else no_bar,
+            )
     sys.stdout.flush()
     return code
 
@@ -92,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
         "--otlp",
         metavar="URL",
         help="export everything to this OTLP endpoint (default: OTEL_EXPORTER_OTLP_ENDPOINT, if set)",
+    )
+    demo.add_argument(
+        "--logs",
+        metavar="PRESET",
+        choices=PRESETS,
+        help=f"write a line for each request on standard error, as {', '.join(PRESETS)}",
     )
     add_report_command(commands)
     return parser

@@ -10,12 +10,13 @@ import textwrap
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from otel_perfopt import get_performance_report
+from otel_perfopt.cli.export import request
 from otel_perfopt.cli.inputs import read_inputs
 from otel_perfopt.cli.library import BatchedReports, Library, PlainReports, open_library
 from otel_perfopt.cli.report import write_page
@@ -24,15 +25,26 @@ from otel_perfopt.cli.runs import Run, choose_sample, differences
 from otel_perfopt.cli.workload import PLAIN, Service, make_requests
 from otel_perfopt.state import StateStore
 
-__all__ = ("run_both", "run_demo", "summary")
+__all__ = ("no_bar", "progress_bar", "run_both", "run_demo", "summary")
 
 PLAIN_SECONDS = 60.0
 TURN = 20
 WIDTH = 80
 FOLDER = ".worktrees/.cache"
 
+Bar = Callable[[str, int | None], AbstractContextManager[Callable[[], object]]]
+"""Shows the progress of what the label says, up to the total; gives what moves it on."""
 
-def run_demo(repo: str | None, *, requests: int, seed: int, plain_seconds: float = PLAIN_SECONDS, html: str | None = None) -> int:
+
+def run_demo(
+    repo: str | None,
+    *,
+    requests: int,
+    seed: int,
+    plain_seconds: float = PLAIN_SECONDS,
+    html: str | None = None,
+    bar: Bar | None = None,
+) -> int:
     """Run the demo, print the outcome, and return the exit code.
 
     Args:
@@ -41,12 +53,14 @@ def run_demo(repo: str | None, *, requests: int, seed: int, plain_seconds: float
         seed: what the requests are made from.
         plain_seconds: about how long the plain service may run; it gets a sample of the requests if they take longer.
         html: a file for the report as a page, too.
+        bar: shows the progress; None for a bar on a terminal.
 
     Raises:
         ConfigurationError: there is no repository to work on.
     """
+    bar = bar or progress_bar
     with ExitStack() as stack:
-        with _bar("opening the repository", None):
+        with bar("opening the repository", None):
             repository = stack.enter_context(choose_repository(repo))
         stream = make_requests(repository.files, requests, seed)
         _say(_heading(repository, stream, seed))
@@ -54,12 +68,12 @@ def run_demo(repo: str | None, *, requests: int, seed: int, plain_seconds: float
         for category in (SyntaxWarning, DeprecationWarning):  # those of the sources that are compiled
             warnings.simplefilter("ignore", category)
         files = dict.fromkeys(stream)
-        with _bar("reading the files", len(files)) as advance:  # also so that no run pays for a cold disk
+        with bar("reading the files", len(files)) as advance:  # also so that no run pays for a cold disk
             inputs = read_inputs(repository.root, files, advance)
-        with _bar("opening the pools", None):
+        with bar("opening the pools", None):
             library = stack.enter_context(open_library(repository.root, inputs))
         _say(line for note in library.notes for line in _wrapped(note))
-        plain, fast = run_both(repository.root, stream, library, plain_seconds)
+        plain, fast = run_both(repository.root, stream, library, plain_seconds, bar)
         report = get_performance_report()
         differing = differences(plain, fast)
         if differing:  # whatever the reason is, the next run is to find out by itself
@@ -75,7 +89,7 @@ def run_demo(repo: str | None, *, requests: int, seed: int, plain_seconds: float
     return 1 if differing else 0
 
 
-def run_both(root: str, stream: Sequence[str], library: Library, plain_seconds: float) -> tuple[Run, Run]:
+def run_both(root: str, stream: Sequence[str], library: Library, plain_seconds: float, bar: Bar | None = None) -> tuple[Run, Run]:
     """Send the requests to the plain service and to that with the library."""
     with temporary_folder() as folder:
         store = StateStore(f"{folder}/plain.db")
@@ -83,20 +97,21 @@ def run_both(root: str, stream: Sequence[str], library: Library, plain_seconds: 
         plain = Run(PLAIN, root, stream, PlainReports(root, store))
         batched = BatchedReports(root, StateStore(f"{folder}/batched.db"), library.git)
         fast = Run(library.service, root, stream, batched)
-        _take_turns(plain, fast, stream, sample)
+        _take_turns(plain, fast, stream, sample, bar or progress_bar)
     return plain, fast
 
 
-def _take_turns(plain: Run, fast: Run, stream: Sequence[str], sample: Container[int]) -> None:
+def _take_turns(plain: Run, fast: Run, stream: Sequence[str], sample: Container[int], bar: Bar) -> None:
     """Send the requests in turns, so that a machine that becomes slower or faster meanwhile does so for both."""
-    with _bar("plain and with the library", len(stream)) as advance:
+    with bar("plain and with the library", len(stream)) as advance:
         for start in range(0, len(stream), TURN):
             turn = range(start, min(start + TURN, len(stream)))
             for number in turn:
                 if number in sample:
                     plain.send(number)
             for number in turn:
-                fast.send(number, keep=number in sample)
+                with request(stream[number]):  # the run measures what is within: the span and the line cost it nothing
+                    fast.send(number, keep=number in sample)
                 advance()
         plain.finish()
         fast.finish()
@@ -176,7 +191,13 @@ def _say(lines: Iterable[str]) -> None:
 
 
 @contextmanager
-def _bar(label: str, total: int | None) -> Iterator[Callable[[], object]]:
+def no_bar(_label: str, _total: int | None) -> Iterator[Callable[[], object]]:
+    """Show nothing."""
+    yield lambda: None
+
+
+@contextmanager
+def progress_bar(label: str, total: int | None) -> Iterator[Callable[[], object]]:
     """Show on a terminal a progress bar that disappears at the end; yield what moves it on."""
     if not sys.stderr.isatty():
         yield lambda: None

@@ -15,6 +15,7 @@ from otel_perfopt.durations import Duration, to_seconds
 from otel_perfopt.telemetry import derived, lifecycle, settings
 from otel_perfopt.telemetry import spans as span_making
 from otel_perfopt.telemetry.settings import refuse
+from otel_perfopt.telemetry.structured_logs.options import LogOptions, PresetName
 
 __all__ = ("configure", "shutdown")
 
@@ -27,20 +28,23 @@ def configure(
     service_name: str | None = None,
     exporter: str | None = None,
     spans: Literal["auto", "off"] = "auto",
+    logs: PresetName | LogOptions | None = None,
     meter_provider: metrics.MeterProvider | None = None,
     tracer_provider: trace.TracerProvider | None = None,
     logger_provider: _logs.LoggerProvider | None = None,
 ) -> None:
-    """Export traces, metrics and events over OTLP, as the ordinary ``OTEL_*`` variables say.
+    """Export traces, metrics and events over OTLP, as the ordinary ``OTEL_*`` variables say, and write structured logs.
 
     A global provider that is set already is used as it is and never replaced; calling this twice is harmless. With
-    ``OTEL_SDK_DISABLED=true`` it does nothing. What was collected before is exported, too.
+    ``OTEL_SDK_DISABLED=true`` it only writes logs. What was collected before is exported, too.
 
     Args:
         service_name: the name of the service; None for ``OTEL_SERVICE_NAME``.
         exporter: ``"otlp"``, ``"console"`` or ``"none"``, in place of ``OTEL_TRACES_EXPORTER`` and its like; or the URL of an
             endpoint, in place of ``OTEL_EXPORTER_OTLP_ENDPOINT``; None for what the variables say, by default OTLP.
         spans: ``"auto"`` for a span around everything but hits, ``"off"`` for none.
+        logs: ``"json"``, ``"ecs"``, ``"datadog"``, ``"gcp"`` or ``"console"``, or `LogOptions`: writes the records of structlog
+            and `logging` as lines, and hands them to OpenTelemetry; None leaves both as they are.
         meter_provider: becomes the global one, with whatever readers it has.
         tracer_provider: becomes the global one, with whatever processors it has.
         logger_provider: becomes the global one, and gets an `EventBus`.
@@ -54,6 +58,7 @@ def configure(
         raise refuse("service_name", service_name, "use a name, or None for OTEL_SERVICE_NAME")
     if spans not in {"auto", "off"}:
         raise refuse("spans", spans, 'use "auto" or "off"')
+    options = None if logs is None else LogOptions.of(logs)
     given = {"traces": tracer_provider, "metrics": meter_provider, "logs": logger_provider}
     with _lock:
         current = _current_providers()
@@ -61,12 +66,14 @@ def configure(
             _check_given(signal, provider, current[signal])
         if settings.is_disabled():
             span_making.switch(on=spans != "off")
+            _set_up_logs(options, service_name)
             return
         missing = [signal for signal, provider in given.items() if provider is None and _is_stand_in(current[signal])]
         made = _make(missing, service_name, exporter)
         span_making.switch(on=spans != "off")
         _set({signal: provider for signal, provider in {**given, **made}.items() if provider is not current[signal]})
         _add_bus(logger_provider)
+        _set_up_logs(options, service_name)
         derived.start_deriving()
         lifecycle.hand_over_regularly()
 
@@ -136,6 +143,13 @@ def _set(providers: Mapping[str, Any]) -> None:
     for signal, provider in providers.items():
         if provider is not None:
             setters[signal](provider)
+
+
+def _set_up_logs(options: LogOptions | None, service_name: str | None) -> None:
+    if options is not None:
+        from otel_perfopt.telemetry.structured_logs.setup import set_up  # noqa: PLC0415 - loads structlog
+
+        set_up(options, service_name)
 
 
 def _add_bus(provider: Any) -> None:

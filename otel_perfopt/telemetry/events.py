@@ -208,6 +208,7 @@ def _hand_over(event: Event, topic: _Topic) -> None:
             timestamp=event.timestamp,
             event_name=event.name,
             severity_number=SeverityNumber.INFO,
+            body=event.name,  # for stores that have no place for the name, such as Loki
             attributes=dict(event.attributes),
         )
     except Exception as error:  # noqa: BLE001 - processors raise through emit(), and telemetry never does

@@ -7,14 +7,25 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from otel_perfopt.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ("SIGNALS", "Export", "Protocol", "check_environment", "entry_point", "exports", "get", "is_disabled", "refuse")
+__all__ = (
+    "SIGNALS",
+    "Export",
+    "Protocol",
+    "check_environment",
+    "entry_point",
+    "exports",
+    "get",
+    "is_disabled",
+    "refuse",
+    "resource_attributes",
+)
 
 SIGNALS = ("traces", "metrics", "logs")
 Protocol = Literal["grpc", "http/protobuf"]
@@ -47,6 +58,12 @@ def get(name: str) -> str | None:
 def is_disabled() -> bool:
     """Whether ``OTEL_SDK_DISABLED`` turns OpenTelemetry off."""
     return (get("OTEL_SDK_DISABLED") or "").lower() == "true"
+
+
+def resource_attributes() -> dict[str, str]:
+    """Return what ``OTEL_RESOURCE_ATTRIBUTES`` says, without loading the SDK, which says it as well."""
+    pairs = [pair.partition("=") for pair in (get("OTEL_RESOURCE_ATTRIBUTES") or "").split(",")]
+    return {name.strip(): unquote(value.strip()) for name, found, value in pairs if found}
 
 
 def refuse(setting: str, value: object, rule: str) -> ConfigurationError:
