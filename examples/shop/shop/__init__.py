@@ -1,0 +1,1 @@
+"""A shop: products in SQLite, prices from a service that cannot be relied on, orders written in batches."""
