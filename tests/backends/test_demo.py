@@ -9,22 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.backends.receivers import GrpcBackend, HttpBackend
+from tests.backends.repositories import make_repository
 
-SOURCES = {"a.py": "import os\n", "b.py": "from a import os\n", "folder/c.py": "X = 1\n"}
 CACHES = ("compilation", "dependencies", "git_info", "task_specs")
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A git repository with a few files."""
-    root = tmp_path / "repository"
-    for name, text in SOURCES.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    git = ("git", "-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false")
-    for command in (("init", "-q"), ("add", "."), ("commit", "-qm", "all")):
-        subprocess.run([*git, *command], cwd=root, check=True)
-    return root
+    return make_repository(tmp_path / "repository")
 
 
 def test_the_same_figures_everywhere(repository: Path, tmp_path: Path, backend: HttpBackend | GrpcBackend) -> None:
