@@ -56,7 +56,7 @@ def make(signals: Sequence[str], exports: Sequence[Export], service_name: str | 
         resource = ProcessResource({INSTANCE: str(uuid.uuid4()), **(Resource.create(named).attributes or {})})
         for signal in signals:
             deliveries[signal] = [_delivery(export) for export in exports if export.signal == signal and not _is_reader(export)]
-            readers = [export.entry_point.load()() for export in exports if export.signal == signal and _is_reader(export)]
+            readers = [_reader(export) for export in exports if export.signal == signal and _is_reader(export)]
             made[signal] = makers[signal](resource, deliveries[signal], *readers)
     except Exception as error:
         for signal, provider in made.items():
@@ -140,6 +140,14 @@ def _is_reader(export: Export) -> bool:
         return False
     found = export.entry_point.load()
     return isinstance(found, type) and issubclass(found, MetricReader)
+
+
+def _reader(export: Export) -> MetricReader:
+    try:
+        reader: MetricReader = export.entry_point.load()()
+    except Exception as error:
+        raise ConfigurationError(f"the metrics exporter {export.entry_point.name!r} cannot start: {error}") from error
+    return reader
 
 
 def _delivery(export: Export) -> Delivery:

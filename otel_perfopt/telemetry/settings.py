@@ -175,6 +175,7 @@ def _rules() -> Iterator[tuple[str, Rule]]:
     for limited in ("ATTRIBUTE_COUNT", "ATTRIBUTE_VALUE_LENGTH", "EVENT_ATTRIBUTE_COUNT", "LINK_ATTRIBUTE_COUNT"):
         yield f"OTEL_{limited}_LIMIT", _limit
     yield "OTEL_RESOURCE_ATTRIBUTES", _pairs
+    yield "OTEL_EXPORTER_PROMETHEUS_PORT", _port
     if (get("OTEL_TRACES_SAMPLER") or "").lower().endswith("traceidratio"):
         yield "OTEL_TRACES_SAMPLER_ARG", _ratio
 
@@ -192,6 +193,10 @@ def _positive(value: str) -> str | None:
 
 def _whole(value: str) -> str | None:
     return None if value.isdecimal() and int(value) else "use a positive whole number"
+
+
+def _port(value: str) -> str | None:
+    return None if value.isdecimal() and int(value) < 65536 else "use the number of a port, at most 65535"
 
 
 def _limit(value: str) -> str | None:

@@ -1,5 +1,6 @@
 """`configure` sets up what is missing, respects what is there, and refuses what cannot work."""
 
+from socket import create_server
 from typing import Any
 
 import pytest
@@ -47,6 +48,7 @@ WRONG_VARIABLES = {
     "OTEL_METRICS_EXEMPLAR_FILTER": "never",
     "OTEL_RESOURCE_ATTRIBUTES": "team",
     "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-5",
+    "OTEL_EXPORTER_PROMETHEUS_PORT": "94640",
 }
 
 
@@ -96,6 +98,21 @@ def test_a_wrong_argument_is_named(arguments: str, setting: str) -> None:
     """The error names the argument and its value."""
     code = f"try: configure({arguments})\nexcept ConfigurationError as error: print(json.dumps(str(error)))"
     assert setting in result(code)
+
+
+def test_an_exporter_that_cannot_start_is_named() -> None:
+    """Such as one that is to listen where somebody else does."""
+    code = "try: configure()\nexcept ConfigurationError as error: print(json.dumps(str(error)))"
+    with create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        message = result(
+            code,
+            OTEL_METRICS_EXPORTER="prometheus",
+            OTEL_EXPORTER_PROMETHEUS_HOST="127.0.0.1",
+            OTEL_EXPORTER_PROMETHEUS_PORT=port,
+        )
+    assert "'prometheus' cannot start" in message
+    assert "Address already in use" in message
 
 
 def test_wrong_variables_do_not_matter_when_disabled() -> None:

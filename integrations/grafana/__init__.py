@@ -1,0 +1,1 @@
+"""The Grafana dashboards, as programs that make them."""
