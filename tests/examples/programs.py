@@ -80,7 +80,7 @@ def run(script: str, *arguments: str, folder: Path, backend: Backend | None = No
         arguments: its own.
         folder: where it runs.
         backend: where telemetry goes.
-        stop_after: a line of its output after which it gets SIGTERM.
+        stop_after: how a line of its output ends after which it gets SIGTERM.
     """
     command = [sys.executable, "-u", "-W", "error", str(EXAMPLES / script), *arguments]
     with tempfile.TemporaryFile("w+") as errors:
@@ -94,7 +94,7 @@ def run(script: str, *arguments: str, folder: Path, backend: Backend | None = No
             lines = []
             for line in process.stdout:
                 lines.append(line)
-                if line.rstrip() == stop_after:
+                if stop_after and line.rstrip().endswith(stop_after):
                     process.terminate()
         killer.cancel()
         errors.seek(0)

@@ -2,10 +2,11 @@
 
 import asyncio
 import doctest
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ pytest.importorskip("opentelemetry.instrumentation.fastapi", reason="uv sync --g
 
 import httpx
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
 
 from examples.shop.shop import app as shop_app
 from examples.shop.shop import recommendations
 from examples.shop.shop.prices import Prices
 from examples.shop.shop.service import opened
+from examples.shop.shop.serving import serving
 from examples.shop.shop.settings import Settings
 from examples.shop.shop.store import Order, Product, SoldOut, Store, pages
+from examples.shop.shop.upstream import create_upstream
 from otel_perfopt import PoolTimeout
 from otel_perfopt.testing import Captured, capture
 from tests.examples.programs import Backend, run, widest
@@ -202,6 +206,13 @@ def test_sold_out_over_http(visitor: TestClient) -> None:
     assert visitor.post("/products/1/orders", json={"customer": "Max", "quantity": -1}).status_code == 422
 
 
+def test_an_order_that_cannot_be_written_is_refused_before_it_spoils_a_batch(visitor: TestClient) -> None:
+    """SQLite has no room for these numbers, and would refuse the transaction with the orders of others."""
+    assert visitor.post("/products/1/orders", json={"customer": "Max", "quantity": 2**63}).status_code == 422
+    assert visitor.post(f"/products/{2**63}/orders", json={"customer": "Max"}).status_code == 422
+    assert visitor.get(f"/products/{2**63}").status_code == 422
+
+
 def test_a_shop_that_closes_writes_what_was_ordered(settings: Settings) -> None:
     async def visit(shop: Any) -> list[asyncio.Future[int]]:
         return [shop.orders.add(Order("Ada", 1)) for _ in range(5)]
@@ -282,6 +293,37 @@ def test_main_exports_traces_that_hang_together(tmp_path: Path) -> None:
         "perfopt.pool.acquires",
         "perfopt.batch.items",
     }
+
+
+def test_a_shop_opens_where_one_has_just_closed() -> None:
+    """Its connections linger, which keeps nobody from this port."""
+    with httpx.Client() as client:
+        with serving(create_upstream()) as url:
+            client.get(f"{url}/prices/1")
+        with serving(create_upstream(), httpx.URL(url).port or 0) as again:
+            assert client.get(f"{again}/prices/1").status_code == 200
+    assert again == url
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # a SystemExit, which only ends the thread
+def test_a_shop_that_does_not_open_says_so() -> None:
+    """Nobody waits for it in vain."""
+
+    @asynccontextmanager
+    async def fail(_: Starlette) -> AsyncIterator[None]:
+        raise OSError("no space left")
+        yield
+
+    with pytest.raises(RuntimeError, match="did not start"), serving(Starlette(lifespan=fail)):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_sigterm_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    printed = run("shop/main.py", "serve", "0", folder=tmp_path, stop_after="until Ctrl-C or SIGTERM")
+    assert "closing" in printed
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_load_fits_a_terminal(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, Field
 
@@ -12,6 +12,8 @@ from .service import Shop
 from .store import Order, Product
 
 routes = APIRouter()
+Number = Annotated[int, Path(ge=1, lt=2**63)]  # what SQLite can tell apart
+Text = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Page(BaseModel):
@@ -23,16 +25,16 @@ class Page(BaseModel):
 
 
 class Basket(BaseModel):
-    """What somebody wants of a product."""
+    """What somebody wants of a product. Whatever could not be written is refused here: it would spoil a batch for others."""
 
-    customer: str
-    quantity: int = Field(default=1, ge=1)
+    customer: Text
+    quantity: int = Field(default=1, ge=1, le=100)
 
 
 class Rename(BaseModel):
     """The new name of a product."""
 
-    name: str
+    name: Text
 
 
 def the_shop(request: Request) -> Shop:
@@ -44,7 +46,7 @@ def the_shop(request: Request) -> Shop:
 TheShop = Annotated[Shop, Depends(the_shop)]
 
 
-def the_product(number: int, shop: TheShop) -> Product:
+def the_product(number: Number, shop: TheShop) -> Product:
     """Find a product. FastAPI calls this plain function in a worker thread, so a query does not block the event loop."""
     found = shop.store.product(number)
     if found is None:
@@ -76,7 +78,7 @@ async def place_order(product: TheProduct, basket: Basket, shop: TheShop) -> int
 
 
 @routes.get("/products/{number}/recommendations")
-async def read_recommendations(number: int, shop: TheShop) -> list[int]:
+async def read_recommendations(number: Number, shop: TheShop) -> list[int]:
     model = await shop.recommendations.get_async()
     return model.beside(number)
 
