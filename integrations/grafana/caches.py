@@ -27,7 +27,6 @@ def _benefit(board: Dashboard) -> None:
     everything = f"sum(rate({CACHES.select(REQUESTS)}[$__rate_interval]))"
     hits = f"sum(rate({CACHES.select(REQUESTS, HIT)}[$__rate_interval]))"
     seconds = f"sum(rate({CACHES.select(f'{LOADS}_sum')}[$__rate_interval]))"
-    loads = f"sum(rate({CACHES.select(f'{LOADS}_count')}[$__rate_interval]))"
     board.with_row(Row("What the caches gain"))
     board.with_panel(
         number(
@@ -56,10 +55,10 @@ def _benefit(board: Dashboard) -> None:
     board.with_panel(
         number(
             "Time spared",
-            "What the hits would have taken if each had been a load of average length, in seconds per second. An estimate of "
-            "what the caches are worth.",
+            "What the hits would have taken if each had been a load of average length of its cache, in seconds per second. An "
+            "estimate of what the caches are worth; those without loads in this time are left out.",
             "none",
-            f"{hits} * {seconds} / ({loads} > 0)",
+            f"sum({CACHES.rate(REQUESTS, HIT)} * {CACHES.mean(LOADS)})",
             empty="no loads to compare with",
             width=6,
         )

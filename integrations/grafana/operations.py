@@ -137,11 +137,11 @@ def _lazy(board: Dashboard) -> None:
     board.with_row(Row("Lazy loads"))
     board.with_panel(
         graph(
-            "Lazy loads in this time",
-            "How often each value was loaded, in the whole time range. More than once per process: it has a ttl, was reset, or "
-            "failed.",
+            "Lazy loads so far",
+            "How often each value was loaded, by all processes of the moment since they began. More than once per process: it "
+            "has a ttl, was reset, or failed.",
             "short",
-            query(f"sum by ({LAZY.by}) (increase({LAZY.select(f'{LAZY_LOAD}_count')}[$__range]))", LAZY.legend),
+            query(LAZY.total(f"{LAZY_LOAD}_count"), LAZY.legend),
             empty="Nothing was loaded lazily yet.",
         )
     )

@@ -33,7 +33,8 @@ def _summary(board: Dashboard) -> None:
     board.with_panel(
         number(
             "Alerts",
-            "Alerts of integrations/prometheus that are firing for these services. Each has a runbook there.",
+            "Alerts of integrations/prometheus that are firing for these services. Each has a runbook there. Without its rules "
+            "in the Prometheus this is always 0.",
             "none",
             f"count({ALERTS}) or vector(0)",
             empty="no alerts",

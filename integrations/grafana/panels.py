@@ -31,8 +31,8 @@ P = TypeVar("P", timeseries.Panel, stat.Panel, heatmap.Panel, statetimeline.Pane
 TAG = "otel-perfopt"
 METRICS = DataSourceRef(type_val="prometheus", uid="${metrics}")
 SERVICES = (
-    "perfopt_cache_requests_total|perfopt_pool_acquires_total"
-    "|perfopt_batch_flushes_total|perfopt_operation_duration_seconds_count"
+    "perfopt_cache_requests_total|perfopt_pool_acquires_total|perfopt_batch_flushes_total"
+    "|perfopt_operation_duration_seconds_count|perfopt_lazy_load_duration_seconds_count|perfopt_events_emitted_total"
 )
 QUANTILES = (0.5, 0.95, 0.99)
 
@@ -84,7 +84,7 @@ def graph(
         .tooltip(common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI).sort(options.SortOrder.DESCENDING))
     )
     if unit == "percentunit":
-        panel.max(1)
+        panel.axis_soft_max(max(limits, default=1))  # a few errors in a hundred are seen, and so is more than a whole
     if limits:
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED))
     if stacked:

@@ -9,6 +9,10 @@ __all__ = ("pools",)
 
 USED = POOLS.select("perfopt_pool_count", 'perfopt_pool_state="used"')
 FULLEST = POOLS.fullest(USED, POOLS.select("perfopt_pool_max"))
+USED_CONNECTIONS = DATABASES.select("db_client_connection_count", 'db_client_connection_state="used"')
+FULLEST_DATABASE = DATABASES.fullest(USED_CONNECTIONS, DATABASES.select("db_client_connection_max"))
+LEAKS = POOLS.select("perfopt_pool_leaks_total")
+WAITING, PENDING = POOLS.select("perfopt_pool_pending_requests"), DATABASES.select("db_client_connection_pending_requests")
 FAILED = 'error_type!=""'
 SATURATION = (0.8, 0.95)
 NOTHING = "No pool of this service has told anything yet."
@@ -32,7 +36,7 @@ def _summary(board: Dashboard) -> None:
             "Fullest pool",
             "The greatest share of resources in use, of any pool in any process. Near 100 % the next caller waits.",
             "percentunit",
-            f"max({FULLEST})",
+            f"max({FULLEST} or {FULLEST_DATABASE})",
             empty="no pool yet",
             limits=SATURATION,
             width=6,
@@ -44,7 +48,7 @@ def _summary(board: Dashboard) -> None:
             "Callers that wait for a resource now, over all chosen pools. Short queues are what a pool is for; lasting ones are"
             " not.",
             "none",
-            f"sum({POOLS.select('perfopt_pool_pending_requests')})",
+            f"sum({WAITING} or {PENDING})",
             empty="no pool yet",
             limits=(1, 10),
             width=6,
@@ -66,7 +70,7 @@ def _summary(board: Dashboard) -> None:
             "Resources that were held for suspiciously long or dropped, in the whole time range. The log of the service names "
             "the line that acquired each. Any is a bug.",
             "none",
-            f"sum(increase({POOLS.select('perfopt_pool_leaks_total')}[$__range]))",
+            f"sum(({LEAKS} unless {LEAKS} offset $__range) or increase({LEAKS}[$__range]))",
             empty="no pool yet",
             limits=(1, 1),
             width=6,
@@ -198,7 +202,6 @@ def _resources(board: Dashboard) -> None:
 
 def _databases(board: Dashboard) -> None:
     """Pools whose states, limits and times have the names of the semantic conventions for databases."""
-    used = DATABASES.select("db_client_connection_count", 'db_client_connection_state="used"')
     pending, timeouts = "db_client_connection_pending_requests", "db_client_connection_timeouts_total"
     board.with_row(Row('Pools with the names of the database conventions (semconv="db")'))
     board.with_panel(
@@ -206,7 +209,7 @@ def _databases(board: Dashboard) -> None:
             "Connections in use per limit",
             "Connections in use per max_size, in the process where that is greatest. Read it like Use per limit.",
             "percentunit",
-            query(DATABASES.fullest(used, DATABASES.select("db_client_connection_max")), DATABASES.legend),
+            query(FULLEST_DATABASE, DATABASES.legend),
             empty=NO_DATABASES,
             limits=SATURATION,
         )

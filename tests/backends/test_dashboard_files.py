@@ -45,6 +45,27 @@ def lint(panel: Any) -> None:
         assert target["exemplar"] is is_latency, title
 
 
+@pytest.mark.parametrize(
+    ("board", "title"), [("overview", "Fullest pool"), ("pools", "Fullest pool"), ("pools", "Callers waiting")]
+)
+def test_figures_of_all_pools_are_of_those_for_databases_as_well(board: str, title: str) -> None:
+    """They have the same names on the page, and other names in Prometheus."""
+    (expression,) = [target["expr"] for panel in panels(board) if panel["title"] == title for target in panel["targets"]]
+    assert "perfopt_pool_" in expression
+    assert "db_client_connection_" in expression
+
+
+@pytest.mark.parametrize("board", DASHBOARDS)
+def test_a_graph_shows_its_limits(board: str) -> None:
+    """An error in a hundred would be invisible below an axis of 100 %."""
+    for panel in panels(board):
+        defaults = panel["fieldConfig"]["defaults"]
+        if panel["type"] == "timeseries" and defaults["unit"] == "percentunit":
+            limits = [step["value"] for step in defaults["thresholds"]["steps"] if step["value"]]
+            assert defaults["custom"]["axisSoftMax"] == max(limits, default=1)
+            assert "max" not in defaults
+
+
 @pytest.mark.parametrize("board", DASHBOARDS)
 def test_panels_do_not_overlap(board: str) -> None:
     """Each place of the grid belongs to one panel."""
