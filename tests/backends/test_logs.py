@@ -228,6 +228,16 @@ def test_nasty_records_through_rsyslog(preset: str, rsyslog: Rsyslog) -> None:
     assert "hunter2" not in ended.errors
 
 
+def test_a_file_that_begins_anew_through_rsyslog(rsyslog: Rsyslog) -> None:
+    """A second run with `2>` truncates the file of the first; its lines are found, too."""
+    written: list[dict[str, Any]] = []
+    for count in (30, 20, 10):  # each file is shorter than the one before, whenever rsyslog looks
+        lines = [{"count": count, "number": number} for number in range(count)]
+        rsyslog.lines.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        written += lines
+        assert rsyslog.found(len(written)) == written
+
+
 def test_any_record_through_rsyslog(rsyslog: Rsyslog) -> None:
     """Records that Hypothesis makes up come through as they were written."""
     made: list[str] = []

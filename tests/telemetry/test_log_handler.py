@@ -196,6 +196,9 @@ def test_colours(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"stream": "stderr"}, "stream='stderr'"),
         ({"secrets": "password"}, "secrets='password'"),
         ({"secrets": [7]}, "secrets="),
+        ({"secrets": 7}, "secrets=7"),
+        ({"stream": io.BytesIO()}, "stream="),
+        ({"stream": sys.__stderr__.buffer}, "stream="),  # type: ignore[union-attr]
         ({"max_length": 3}, "max_length=3"),
     ],
 )

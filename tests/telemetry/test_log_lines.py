@@ -8,7 +8,7 @@ import logging
 import sys
 import unicodedata
 import uuid
-from collections import UserDict, namedtuple
+from collections import UserDict, deque, namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -195,6 +195,8 @@ def test_values_end(value: Any) -> None:
         (10**5000, "(int that cannot be shown: ValueError)"),
         ([("cookie", "a=b"), (b"Authorization", b"Basic x"), ("Accept", "*/*")],
          [["cookie", MASK], ["Authorization", MASK], ["Accept", "*/*"]]),
+        (deque([{"password": HIDDEN}, 1]), [{"password": MASK}, 1]),
+        ({"a": {"password": HIDDEN}}.values(), [{"password": MASK}]),
         ({"password": None}, {"password": None}),
     ],
     ids=lambda value: type(value).__name__,
@@ -252,7 +254,7 @@ def test_cycles_and_depth() -> None:
      "apikey", "API_KEY", "AWS_SECRET_ACCESS_KEY", "accessToken", "token", "refresh.token", "Authorization", "Cookie",
      "proxy-authorization", "set-cookie", "cookies", "session", "sessionid", "session_id", "private key", "ssh_private_key",
      "client_secret", "pwd", "jwt", "credentials", "PASSPHRASE", "csrf_token",
-     "http.request.header.authorization", "x" * 100 + "_token"],
+     "api_keys", "DBPasswordHash", "APITokenValue", "http.request.header.authorization", "x" * 100 + "_token"],
 )  # fmt: skip
 def test_secret_keys(key: str) -> None:
     """They are known in any case, with any separators, with words before and behind."""

@@ -152,6 +152,29 @@ def test_long_texts_that_differ_at_their_end() -> None:
     assert len(told.lines()) == 2
 
 
+def test_what_ends_while_others_are_told() -> None:
+    """An interval that is over before the next timer is set has one, too."""
+    told = Told(repeat_limit=1)
+    for _ in range(2):
+        told.logger.warning("first")
+    told.clock.advance(INTERVAL / 2)
+    for _ in range(2):
+        told.logger.warning("second")
+    write = told.stream.write
+
+    def write_slowly(text: str) -> int:
+        if "suppressed" in text and "first" in text:
+            told.clock.advance(INTERVAL / 2)
+            told.logger.warning("third")  # ends the interval of the second
+        return write(text)
+
+    told.stream.write = write_slowly  # type: ignore[method-assign]
+    told.clock.advance(INTERVAL / 2)
+    assert told.bodies() == [("first", None), ("second", None), ("third", None), ("first", 1)]
+    told.clock.advance(INTERVAL)
+    assert told.bodies() == [("second", 1)]
+
+
 def test_the_rest_is_told_at_the_end() -> None:
     """Also of intervals that run."""
     told = Told(repeat_limit=1)

@@ -122,6 +122,25 @@ assert done.wait(10) and background.wait(10)
     assert [line.get("suppressed") for line in logged(code)] == [None, 2]
 
 
+def test_twice_while_others_log() -> None:
+    """What is logged while the first tells what it has suppressed is written by the second."""
+    code = """
+class Stream:
+    encoding = "utf-8"
+    def write(self, text):
+        if "suppressed" in text:
+            thread = threading.Thread(target=logging.getLogger("b").info, args=("meanwhile",))
+            thread.start()
+            thread.join()
+    def flush(self): pass
+configure(exporter="none", logs=LogOptions(stream=Stream(), repeat_limit=1))
+for _ in range(2):
+    logging.getLogger("a").warning("slow")
+configure(exporter="none", logs="json")
+"""
+    assert [line["body"] for line in logged(code)] == ["meanwhile"]
+
+
 def test_handlers_that_are_there(tmp_path: Any) -> None:
     """Those that write to the same stream are taken off, at whatever logger; others stay."""
     code = f"""
@@ -168,12 +187,12 @@ log = structlog.get_logger()
 log.info("100 % sure")
 log.info("%d items", 3)
 log.info("%d items", "many")
-log.info(None, extra={"name": 1}, message="m", args=(1,), exc_info="nonsense", level="high")
+log.info(None, extra={"name": 1}, message="m", args=(1,), exc_info="nonsense", level="high", positional_args=7)
 """
     lines = logged(code)
     assert [line["body"] for line in lines] == ["100 % sure", "3 items", "%d items ('many',)", ""]
     assert lines[-1]["extra"] == {"name": 1}
-    assert lines[-1]["message"] == "m"
+    assert (lines[-1]["message"], lines[-1]["positional_args"]) == ("m", 7)
 
 
 def test_the_resource() -> None:
@@ -253,6 +272,7 @@ asyncio.run(main())
     lines = logged(code)
     assert Counter((line["body"], line["task"]) for line in lines) == Counter((b, n) for b in ("one", "two") for n in range(3))
     assert all(line["span"] == line["span_id"] for line in lines)
+    assert {line["code.function.name"] for line in lines} == {"work"}
     assert len({line["span_id"] for line in lines}) == 3
 
 
@@ -395,7 +415,7 @@ exported = []
 class Exporter(LogRecordExporter):
     def export(self, batch):
         exported.extend(record.log_record.body for record in batch)
-        logging.getLogger("some.client").info("sent")
+        logging.getLogger("urllib3.connectionpool").info("sent")
         logging.getLogger("opentelemetry.exporter").warning("slow")
         return LogRecordExportResult.SUCCESS
     def shutdown(self): pass
@@ -404,14 +424,15 @@ provider = LoggerProvider()
 provider.add_log_record_processor(BatchLogRecordProcessor(Exporter()))
 configure(exporter="none", logs="json", logger_provider=provider)
 logging.getLogger("opentelemetry.sdk").warning("of the SDK")
+logging.getLogger("urllib3.connectionpool").warning("of the application")
 logging.warning("hello")
 for _ in range(3):
     provider.force_flush()
 print(json.dumps(exported))
 """
     ended = run(START + code)
-    assert ended.result == ["hello"]
-    assert [line["body"] for line in lines_of(ended)] == ["of the SDK", "hello", "sent", "slow"]
+    assert ended.result == ["of the application", "hello"]
+    assert [line["body"] for line in lines_of(ended)] == ["of the SDK", "of the application", "hello", "sent", "slow"]
 
 
 def test_after_shutdown() -> None:

@@ -10,14 +10,14 @@ MASK = "***"
 """Stands in place of a secret."""
 
 SECRETS = (
-    "access_key", "api_key", "auth", "authorization", "connection_string", "cookie", "cookies", "credential", "credentials",
-    "csrf", "jwt", "passphrase", "passwd", "password", "passwords", "private_key", "pwd", "secret", "secret_key", "secrets",
-    "session", "session_id", "session_key", "signing_key", "token",
+    "access_key", "access_keys", "api_key", "api_keys", "auth", "authorization", "connection_string", "cookie", "cookies",
+    "credential", "credentials", "csrf", "jwt", "passphrase", "passwd", "password", "passwords", "private_key", "private_keys",
+    "pwd", "secret", "secret_key", "secrets", "session", "session_id", "session_key", "signing_key", "token",
 )  # fmt: skip
 """The names that are secret unless somebody says otherwise."""
 
 _LONGEST_REMEMBERED = 64
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SEPARATORS = re.compile(r"[\W_]+")
 
 

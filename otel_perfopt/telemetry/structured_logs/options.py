@@ -1,5 +1,6 @@
 """The options of structured logs."""
 
+import io
 import logging
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
@@ -13,6 +14,7 @@ __all__ = ("PRESETS", "LogOptions", "PresetName")
 PresetName = Literal["json", "ecs", "datadog", "gcp", "console"]
 PRESETS: tuple[PresetName, ...] = ("json", "ecs", "datadog", "gcp", "console")
 SHORTEST = 64
+_BINARY = (io.RawIOBase, io.BufferedIOBase)  # each line would fail there, and be lost without a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,12 @@ class LogOptions:
             raise refuse("logs", self.preset, f"use {', '.join(PRESETS)}, or None")
         if not _is_level(self.level):
             raise refuse("level", self.level, 'use a level of logging, such as "INFO" or 20')
-        if self.stream is not None and not callable(getattr(self.stream, "write", None)):
+        if self.stream is not None and (not callable(getattr(self.stream, "write", None)) or isinstance(self.stream, _BINARY)):
             raise refuse("stream", self.stream, "use an open text file, or None for sys.stderr")
         if self.secrets is not None:
-            names = (self.secrets,) if isinstance(self.secrets, str) else tuple(self.secrets)
-            if isinstance(self.secrets, str) or not all(isinstance(name, str) and name.strip() for name in names):
+            is_list = isinstance(self.secrets, Iterable) and not isinstance(self.secrets, str)
+            names = tuple(self.secrets) if is_list else ()
+            if not is_list or not all(isinstance(name, str) and name.strip() for name in names):
                 raise refuse("secrets", self.secrets, "use a list of names of keys, or None to mask nothing")
             object.__setattr__(self, "secrets", names)
         if not _is_whole(self.max_length) or self.max_length < SHORTEST:

@@ -16,7 +16,7 @@ from otel_perfopt.telemetry.structured_logs.record import Record, severity_numbe
 
 __all__ = ("Outlet",)
 
-_EXPORTERS = ("grpc", "opentelemetry", "urllib3")
+_EXPORTERS = ("grpc", "opentelemetry")  # these also log in threads of their own, where nothing tells that it is an export
 _SUPPRESSED = [
     key
     for name in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")

@@ -10,7 +10,8 @@ import enum
 import math
 import pathlib
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, ValuesView
 from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Any
@@ -129,7 +130,7 @@ class _Walk:
         if isinstance(value, bytes | bytearray | memoryview):
             return self._text(bytes(value).decode("utf-8", "backslashreplace"))
         fields = _fields(value)
-        if fields is not None or isinstance(value, list | tuple | AbstractSet):
+        if fields is not None or isinstance(value, list | tuple | AbstractSet | deque | ValuesView):
             return self._container(value, fields, depth)
         return self._text(str(value) if isinstance(value, _AS_TEXT) else repr(value))
 

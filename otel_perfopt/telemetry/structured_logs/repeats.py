@@ -54,8 +54,8 @@ class Repeats(Generic[K]):
             self._end(key, count)
 
     def is_counting(self) -> bool:
-        """Whether something was suppressed in an interval that runs."""
-        return any(count > self._limit for _, count in self._windows.values())
+        """Whether something was suppressed that is still to be told."""
+        return bool(self._over) or any(count > self._limit for _, count in self._windows.values())
 
     def suppressed(self) -> Iterator[tuple[K, int]]:
         """Yield, once, what was suppressed in intervals that have ended, and how often."""

@@ -35,10 +35,11 @@ def set_up(options: LogOptions, service_name: str | None) -> None:
     old, _handler = _handler, LineHandler(options, _service(service_name), bound=structlog.contextvars.get_contextvars)
     if old is not None:
         logging.root.removeHandler(old)
-        old.tell_suppressed(everything=True)
     _take_off(sys.stderr if options.stream is None else options.stream)
     logging.root.addHandler(_handler)
     logging.root.setLevel(options.level)
+    if old is not None:
+        old.tell_suppressed(everything=True)  # only now: meanwhile others log, and need a handler
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, _hand_over],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -89,7 +90,9 @@ def _logger(*names: str) -> logging.Logger:
 def _hand_over(_: logging.Logger, __: str, event_dict: MutableMapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Make the last of structlog's processors: a call of `logging`, with the event as it is."""
     event = dict(event_dict)
-    arguments = (event.pop("event", ""), *event.pop("positional_args", ()))
+    arguments = (event.pop("event", ""),)
+    if isinstance(event.get("positional_args"), tuple):  # else it is a key of the application's own
+        arguments += event.pop("positional_args")
     options: dict[str, Any] = {name: event.pop(name) for name in ("exc_info", "stack_info") if name in event}
     caller = _caller()
     place = Place(caller.f_code.co_filename, caller.f_lineno, caller.f_code.co_name)
@@ -97,8 +100,9 @@ def _hand_over(_: logging.Logger, __: str, event_dict: MutableMapping[str, Any])
 
 
 def _caller() -> FrameType:
-    """Return the frame of who logs."""
-    frame = sys._getframe(1)
+    """Return the frame of who logs; where a coroutine of structlog does it in a thread, of who awaits that."""
+    awaiting = getattr(sys.modules.get("structlog.contextvars"), "_ASYNC_CALLING_STACK", None)  # private; nothing else knows
+    frame: FrameType = (awaiting and awaiting.get(None)) or sys._getframe(1)
     while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(_OWN):
         frame = frame.f_back
     return frame
