@@ -117,20 +117,22 @@ def _observations(metric: Metric, _: CallbackOptions) -> Iterator[Observation]:
 
 def _replay(histograms: dict[Metric, Histogram], options: CallbackOptions) -> Iterator[Observation]:
     """Record what is new, for half of the time that the collection has; the rest comes with the next one."""
-    _replay_until(histograms, time.monotonic() + options.timeout_millis / 2000)
+    if _replay_until(histograms, time.monotonic() + options.timeout_millis / 2000):
+        time.sleep(_BEGINNING)
     return iter(())
 
 
-def _replay_until(histograms: dict[Metric, Histogram], deadline: float) -> None:
+def _replay_until(histograms: dict[Metric, Histogram], deadline: float) -> int:
+    """Record what is new, and return how many durations that were."""
     if not _turn.acquire(timeout=max(0.0, min(deadline, _end) - time.monotonic())):
-        return
+        return 0
     try:
-        _replay_all(histograms, deadline)
+        return _replay_all(histograms, deadline)
     finally:
         _turn.release()
 
 
-def _replay_all(histograms: dict[Metric, Histogram], deadline: float) -> None:
+def _replay_all(histograms: dict[Metric, Histogram], deadline: float) -> int:
     global _replay_from
     # Not the collecting thread's: a measurement must not look as if it came from there. An empty context would mean just that.
     context = trace.set_span_in_context(trace.INVALID_SPAN, Context())
@@ -147,7 +149,8 @@ def _replay_all(histograms: dict[Metric, Histogram], deadline: float) -> None:
                 time.sleep(0)  # lets other threads run: a long replay would hold them up for whole switch intervals
                 if time.monotonic() > min(deadline, _end):
                     _replay_from = (position + 1) % len(series)  # so that no busy series starves the others
-                    return
+                    return sent
+    return sent
 
 
 def _context_of(span: trace.SpanContext) -> Context:
@@ -158,6 +161,10 @@ def counting_since() -> int:
     """Return when this process began to count, in nanoseconds since the epoch."""
     return _counting_since
 
+
+# For Prometheus, which counts milliseconds, a series that is collected in the one in which it began has no beginning, and what it
+# has by then is in no rate: the first error, say.
+_BEGINNING = 0.002
 
 _counting_since = time.time_ns()
 _turn = threading.Lock()

@@ -240,4 +240,4 @@ def test_a_replay_yields_to_other_threads(service: Callable[..., Any], name: str
     for _ in range(640):
         record_performance_metric(name, 0.5)
     collected.collect()
-    assert slept == [0] * 10
+    assert slept[:-1] == [0] * 10  # the last one lets the new series be older than a millisecond

@@ -290,3 +290,17 @@ def test_a_provider_that_is_shut_down(name: str) -> None:
     alive = use(name)
     check_report(name)
     del alive
+
+
+def test_a_series_begins_before_it_is_collected(script: Callable[..., Any]) -> None:
+    """By a millisecond at least: Prometheus, which counts these, would not see the first failure of an operation otherwise."""
+    code = f"""{USE}{SET}import otel_perfopt
+first = use(); seen(reader)
+otel_perfopt.record_performance_metric("work", 0.01, success=False, error_type="Late")
+(point,) = [
+    point
+    for resource in reader.get_metrics_data().resource_metrics for scope in resource.scope_metrics for metric in scope.metrics
+    for point in metric.data.data_points if point.attributes.get("error.type") == "Late"
+]
+print(json.dumps(point.time_unix_nano // 10**6 - point.start_time_unix_nano // 10**6))"""
+    assert script(code) >= 1
