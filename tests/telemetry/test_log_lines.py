@@ -254,7 +254,9 @@ def test_cycles_and_depth() -> None:
      "apikey", "API_KEY", "AWS_SECRET_ACCESS_KEY", "accessToken", "token", "refresh.token", "Authorization", "Cookie",
      "proxy-authorization", "set-cookie", "cookies", "session", "sessionid", "session_id", "private key", "ssh_private_key",
      "client_secret", "pwd", "jwt", "credentials", "PASSPHRASE", "csrf_token",
-     "api_keys", "DBPasswordHash", "APITokenValue", "http.request.header.authorization", "x" * 100 + "_token"],
+     "api_keys", "DBPasswordHash", "APITokenValue", "http.request.header.authorization", "x" * 100 + "_token",
+     "password_" + "x" * 10**6, "x " * 10**6 + "token"],
+    ids=lambda key: key[:40],
 )  # fmt: skip
 def test_secret_keys(key: str) -> None:
     """They are known in any case, with any separators, with words before and behind."""
