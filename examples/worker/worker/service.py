@@ -73,7 +73,7 @@ class Worker:
 
     def _work(self) -> bool:
         """Do one job, in the trace of whoever asked for it, until its result is written; return whether there was one."""
-        with suppress_instrumentation():  # looking for work is no work: no trace for each time that there is none
+        with suppress_instrumentation():  # looking for work is no work, and its queries no traces; a wait for a connection is one
             job = self.jobs.take()
         if job is None:
             return False
